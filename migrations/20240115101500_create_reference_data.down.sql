@@ -1,0 +1,3 @@
+ALTER TABLE np_accounts DROP COLUMN country_code;
+DROP TABLE np_countries;
+DROP TABLE np_currencies;

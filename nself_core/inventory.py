@@ -1,0 +1,110 @@
+"""What `list` shows: the tables, views and sequences of the database, their sizes, and on request their rows.
+
+Sizes come from one catalogue query however many objects there are; rows are counted in a few statements of one
+session, so that a container costs one `docker exec`.
+"""
+
+from __future__ import annotations
+
+from nself_core.output import Report, Table, bytes_text
+from nself_core.sql.quoting import literal, qualified
+
+BATCHES = 5  # statements that count rows, so that progress can be told in between
+
+# Partitions are folded under their parent; what belongs to an extension is the extension's.
+SQL_OBJECTS = """
+SELECT n.nspname AS schema, c.relname AS name,
+       CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
+            WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' ELSE 'foreign table' END AS type,
+       CASE WHEN c.relkind IN ('v', 'f') THEN NULL
+            WHEN c.relkind = 'p' THEN (SELECT sum(pg_catalog.pg_total_relation_size(t.relid))
+                                       FROM pg_catalog.pg_partition_tree(c.oid) t)
+            ELSE pg_catalog.pg_total_relation_size(c.oid) END AS size_bytes,
+       CASE WHEN c.relkind = 'S' THEN false ELSE pg_catalog.has_table_privilege(c.oid, 'SELECT') END AS readable
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND NOT c.relispartition
+  AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema')
+  AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                  AND d.objid = c.oid AND d.deptype = 'e')
+  AND {condition}
+ORDER BY n.nspname, c.relname
+"""
+
+
+def report(database, prefixes, start, counts, tell):
+    """The Report of `list`.
+
+    Arguments: `prefixes`, names must begin with one of them, None for every object of every schema; `start`, a further
+    prefix or None; `counts`, whether to count rows; `tell(text)`, progress.
+    """
+    objects = database.rows(sql_objects(prefixes, start))
+    rows = count_rows(database, objects, tell) if counts else {}
+    data = [_object_data(item, rows) for item in objects]
+    unread = [item["name"] for item in objects if counts and _countable(item["type"]) and not item["readable"]]
+    warnings = [f"not counted, no right to read: {', '.join(unread)}"] if unread else []
+    return Report({"objects": data}, [_table(data, counts)] if data else [], _summary(data, counts), warnings)
+
+
+def sql_objects(prefixes, start):
+    """The catalogue query for objects whose names begin as asked."""
+    tests = []
+    if prefixes is not None:
+        tests.append("(" + (" OR ".join(_begins(prefix) for prefix in prefixes) or "false") + ")")
+    else:
+        tests.append("n.nspname NOT IN ('hdb_catalog', 'nself_db')")
+    if start:
+        tests.append(_begins(start))
+    return SQL_OBJECTS.format(condition=" AND ".join(tests))
+
+
+def _begins(prefix):
+    return f"pg_catalog.starts_with(c.relname::pg_catalog.text, {literal(prefix)})"
+
+
+def count_rows(database, objects, tell):
+    """The exact number of rows by (schema, name) of every table that may be read, counted in a few statements."""
+    readable = [item for item in objects if _countable(item["type"]) and item["readable"]]
+    size = max(1, -(-len(readable) // BATCHES))
+    counted = {}
+    for at in range(0, len(readable), size):
+        tell(f"counting rows: {at} of {len(readable)} tables")
+        for row in database.rows(sql_counts(readable[at:at + size])):
+            counted[row["schema"], row["name"]] = row["rows"]
+    return counted
+
+
+def sql_counts(objects):
+    """One query that counts the rows of all `objects`."""
+    return "\nUNION ALL ".join(
+        f"SELECT {literal(item['schema'])} AS schema, {literal(item['name'])} AS name, count(*) AS rows "
+        f"FROM {qualified(item['schema'], item['name'])}"
+        for item in objects
+    )
+
+
+def _countable(kind):
+    return kind not in ("view", "sequence")
+
+
+def _object_data(item, rows):
+    key = item["schema"], item["name"]
+    return {"schema": item["schema"], "name": item["name"], "type": item["type"], "rows": rows.get(key),
+            "size_bytes": item["size_bytes"]}
+
+
+def _table(data, counts):
+    columns = ["schema", "name", "type", *(["rows"] if counts else []), "size"]
+    rows = [
+        [item["schema"], item["name"], item["type"], *([item["rows"]] if counts else []),
+         None if item["size_bytes"] is None else bytes_text(item["size_bytes"])]
+        for item in data
+    ]
+    return Table(columns, rows, ["<", "<", "<", *([">"] if counts else []), ">"])
+
+
+def _summary(data, counts):
+    if not data:
+        return "no objects with a managed prefix (see NSELF_TABLE_PREFIXES, or --all)"
+    total = sum(item["size_bytes"] or 0 for item in data)
+    rows = f", {sum(item['rows'] or 0 for item in data)} rows" if counts else ""
+    return f"{len(data)} object{'' if len(data) == 1 else 's'}{rows}, {bytes_text(total)}"

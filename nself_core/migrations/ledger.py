@@ -1,0 +1,226 @@
+"""What the database knows of applied migrations, and the SQL that changes it.
+
+Two tables: Hasura's own `hdb_catalog.schema_migrations` (version, dirty), never altered, decides what is
+applied; `nself_db.migrations` keeps our facts about it. Both are made by the first command that writes.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+from nself_core.sql.quoting import literal
+
+# Advisory locks are per database; the number spells "nself" in ASCII.
+LOCK_KEY = 0x6E73656C66
+
+SQL_FACTS = """
+SELECT pg_catalog.to_regclass('hdb_catalog.schema_migrations') IS NOT NULL AS versions,
+       pg_catalog.to_regclass('nself_db.migrations') IS NOT NULL AS records,
+       pg_catalog.to_regclass('hdb_catalog.hdb_metadata') IS NOT NULL AS metadata,
+       pg_catalog.to_regclass('hdb_catalog.hdb_version') IS NOT NULL AS hasura_state,
+       pg_catalog.current_database() AS database,
+       pg_catalog.current_setting('server_version_num')::int AS server_version,
+       pg_catalog.pg_is_in_recovery() AS standby
+"""
+
+SQL_VERSIONS = "SELECT version, dirty FROM hdb_catalog.schema_migrations ORDER BY version"
+
+SQL_RECORDS = """
+SELECT v.version, v.dirty, r.name, r.file, r.checksum, r.mode, r.direction, r.duration_ms,
+       r.statements, r.statements_done, r.prefix_hash, r.started,
+       pg_catalog.to_char(r.applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS applied_at
+FROM hdb_catalog.schema_migrations v LEFT JOIN nself_db.migrations r USING (version)
+ORDER BY v.version
+"""
+
+SQL_HASURA_STATE = """
+SELECT key::numeric AS version, value = 'true' AS dirty
+FROM hdb_catalog.hdb_version, pg_catalog.jsonb_each_text(
+    coalesce(cli_state -> 'migrations' -> :source, '{}'))
+WHERE key ~ '^[0-9]{1,19}$'
+"""
+
+SQL_CREATE_SCHEMA_MIGRATIONS = (
+    "CREATE SCHEMA IF NOT EXISTS hdb_catalog",
+    "CREATE TABLE IF NOT EXISTS hdb_catalog.schema_migrations"
+    " (version bigint NOT NULL PRIMARY KEY, dirty boolean NOT NULL)",
+)
+
+SQL_CREATE_RECORDS = (
+    "CREATE SCHEMA IF NOT EXISTS nself_db",
+    "REVOKE ALL ON SCHEMA nself_db FROM PUBLIC",
+    """CREATE TABLE IF NOT EXISTS nself_db.migrations (
+    version bigint PRIMARY KEY,
+    name text NOT NULL,
+    file text NOT NULL,
+    checksum text NOT NULL,
+    mode text NOT NULL,
+    direction text NOT NULL DEFAULT 'up',
+    applied_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    applied_by text NOT NULL DEFAULT CURRENT_USER,
+    duration_ms double precision,
+    statements integer NOT NULL DEFAULT 0,
+    statements_done integer NOT NULL DEFAULT 0,
+    prefix_hash text,
+    started integer
+)""",
+    "REVOKE ALL ON nself_db.migrations FROM PUBLIC",
+)
+
+Record = namedtuple(
+    "Record",
+    "version dirty name file checksum mode direction duration_ms statements statements_done prefix_hash started applied_at",
+    defaults=(False,) + (None,) * 11,
+)
+Record.__doc__ = """One version that the database knows.
+
+Everything after `dirty` is None where only Hasura's table knows the version. `direction` and `statements_done` of
+`statements` tell how far a file outside a transaction came; `started` is the number, from 1, of a statement that
+was begun and not seen to end; `duration_ms` is milliseconds, `applied_at` UTC in ISO 8601.
+"""
+
+
+class Ledger(namedtuple("Ledger", "records facts")):
+    """The database's knowledge at one moment: `records` by version, `facts` as SQL_FACTS names them."""
+
+    @property
+    def applied(self):
+        """Versions that are wholly applied, ascending."""
+        return [version for version, record in self.records.items() if not record.dirty]
+
+    @property
+    def dirty(self):
+        """Records of files that were left half done, ascending by version."""
+        return [record for record in self.records.values() if record.dirty]
+
+
+def read_ledger(database):
+    """Read the Ledger in two questions; creates nothing. Raises as Database.rows does."""
+    facts = database.rows(SQL_FACTS)[0]
+    rows = []
+    if facts["versions"]:
+        rows = database.rows(SQL_RECORDS if facts["records"] else SQL_VERSIONS)
+    return Ledger({row["version"]: Record(**row) for row in rows}, facts)
+
+
+def read_hasura_versions(database, facts, source="default"):
+    """Versions and whether each is dirty in Hasura CLI v3's own place (hdb_version.cli_state), as a dict."""
+    if not facts["hasura_state"]:
+        return {}
+    rows = database.rows(SQL_HASURA_STATE, source=source)
+    return {int(row["version"]): row["dirty"] for row in rows}
+
+
+def sql_create(facts):
+    """The statements that make what is missing of the two tables; empty when both are there."""
+    texts = ()
+    if not facts["versions"]:
+        texts += SQL_CREATE_SCHEMA_MIGRATIONS
+    if not facts["records"]:
+        texts += SQL_CREATE_RECORDS
+    return texts
+
+
+def proven(value):
+    """SQL for `value` that is NULL unless the transaction is the one we began and the lock is still ours.
+
+    It stands where a column is NOT NULL, so that a lost transaction or lock makes the bookkeeping itself fail.
+    A setting would be no proof: a file's RESET ALL empties it.
+    """
+    return (
+        "CASE WHEN pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text = :'nself_xid' "
+        f"AND pg_catalog.pg_try_advisory_lock({LOCK_KEY}) THEN {literal(value)} END"
+    )
+
+
+def locked(value):
+    """SQL for `value` that is NULL unless the lock is still ours."""
+    return f"CASE WHEN pg_catalog.pg_try_advisory_lock({LOCK_KEY}) THEN {literal(value)} END"
+
+
+def sql_applied(migration, checksum, mode, statements, checksum_sql):
+    """The statements that record `migration` as applied in the open transaction.
+
+    Arguments: `mode`, the script's; `statements`, how many it has; `checksum_sql`, the checksum as `proven` or `locked`
+    gives it. The time it took is from the transaction's start.
+    """
+    version = int(migration.version)
+    values = (
+        f"{version}, {literal(migration.name)}, {literal(migration.file)}, {checksum_sql}, {literal(mode)}, 'up', "
+        "round((EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000)::pg_catalog.numeric, 3), "
+        f"{int(statements)}, {int(statements)}"
+    )
+    return (
+        f"INSERT INTO hdb_catalog.schema_migrations (version, dirty) VALUES ({version}, false) "
+        "ON CONFLICT (version) DO UPDATE SET dirty = false",
+        "INSERT INTO nself_db.migrations (version, name, file, checksum, mode, direction, duration_ms, statements, "
+        f"statements_done) VALUES ({values}) ON CONFLICT (version) DO UPDATE SET name = excluded.name, "
+        "file = excluded.file, checksum = excluded.checksum, mode = excluded.mode, direction = 'up', "
+        "applied_at = pg_catalog.clock_timestamp(), applied_by = CURRENT_USER, duration_ms = excluded.duration_ms, "
+        "statements = excluded.statements, statements_done = excluded.statements_done, prefix_hash = NULL, started = NULL",
+    )
+
+
+def sql_removed(version):
+    """The statements that forget `version`; the first fails when the transaction or the lock is not ours."""
+    return (
+        "INSERT INTO nself_db.migrations (version, name, file, checksum, mode) VALUES "
+        f"({int(version)}, '', '', {proven('')}, '') ON CONFLICT (version) DO UPDATE SET checksum = excluded.checksum",
+        *sql_forgotten(version),
+    )
+
+
+def sql_partial(migration, checksum, direction, statements):
+    """The statements that mark a file outside a transaction as begun: dirty, nothing of it done."""
+    version = int(migration.version)
+    return (
+        f"INSERT INTO hdb_catalog.schema_migrations (version, dirty) VALUES ({version}, true) "
+        "ON CONFLICT (version) DO UPDATE SET dirty = true",
+        "INSERT INTO nself_db.migrations (version, name, file, checksum, mode, direction, statements) VALUES "
+        f"({version}, {literal(migration.name)}, {literal(migration.file)}, {locked(checksum)}, 'no_transaction', "
+        f"{literal(direction)}, {int(statements)}) ON CONFLICT (version) DO UPDATE SET file = excluded.file, "
+        "checksum = excluded.checksum, mode = excluded.mode, direction = excluded.direction, "
+        "applied_at = pg_catalog.clock_timestamp(), statements = excluded.statements, statements_done = 0, "
+        "prefix_hash = NULL, started = NULL",
+    )
+
+
+def sql_started(version, number):
+    """Record that statement `number` (from 1), which may be in no transaction, is about to run."""
+    return f"UPDATE nself_db.migrations SET started = {int(number)} WHERE version = {int(version)}"
+
+
+def sql_done(version, count, prefix_hash):
+    """Record that the first `count` statements, whose texts hash to `prefix_hash`, are done."""
+    return (
+        f"UPDATE nself_db.migrations SET statements_done = {int(count)}, prefix_hash = {literal(prefix_hash)}, "
+        f"started = NULL WHERE version = {int(version)}"
+    )
+
+
+def sql_finished(version, checksum):
+    """The statements that turn a half-done file into an applied one."""
+    return (
+        f"UPDATE hdb_catalog.schema_migrations SET dirty = false WHERE version = {int(version)}",
+        f"UPDATE nself_db.migrations SET checksum = {locked(checksum)}, started = NULL, statements_done = statements, "
+        "prefix_hash = NULL, duration_ms = round((EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - applied_at) * 1000)"
+        f"::pg_catalog.numeric, 3), applied_at = pg_catalog.clock_timestamp() WHERE version = {int(version)}",
+    )
+
+
+def sql_not_started(version):
+    """Record that no statement is under way."""
+    return f"UPDATE nself_db.migrations SET started = NULL WHERE version = {int(version)}"
+
+
+def sql_forgotten(version):
+    """The statements that forget `version`, whatever its state."""
+    return (
+        f"DELETE FROM nself_db.migrations WHERE version = {int(version)}",
+        f"DELETE FROM hdb_catalog.schema_migrations WHERE version = {int(version)}",
+    )
+
+
+def sql_checksum(version, checksum):
+    """Set the stored checksum of one version."""
+    return f"UPDATE nself_db.migrations SET checksum = {literal(checksum)} WHERE version = {int(version)}"

@@ -1,0 +1,89 @@
+"""One runner at a time: a session's advisory lock, taken by asking again and again.
+
+A blocked pg_advisory_lock() holds a snapshot, for which CREATE INDEX CONCURRENTLY in the holder waits: a deadlock.
+So the lock is polled with no transaction open. A pooler in transaction mode would lend the lock's
+session to others; it is detected and refused.
+"""
+
+from __future__ import annotations
+
+import time
+
+from nself_core.failures import LockHeld, Refused
+from nself_core.migrations.ledger import LOCK_KEY
+
+POLL_SECONDS = 0.25
+
+SQL_TRY = f"SELECT pg_catalog.pg_try_advisory_lock({LOCK_KEY}) AS taken, pg_catalog.pg_backend_pid() AS pid"
+
+SQL_HOLDER = f"""
+SELECT l.pid, a.application_name AS application, a.usename AS "user", a.state,
+       coalesce(host(a.client_addr), 'local') AS address,
+       round(EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - a.backend_start)) AS seconds
+FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND l.classid = {LOCK_KEY >> 32} AND l.objid = {LOCK_KEY & 0xFFFFFFFF}
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+"""
+
+# Without it the server notices a dead client only when it next talks to it (manual, client_connection_check_interval).
+SQL_NOTICE_DEATH = """
+SELECT pg_catalog.set_config('client_connection_check_interval', '1s', false) AS interval
+FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'
+"""
+
+
+def take_lock(database, wait, tell):
+    """Take the migration lock in the command's session and return the server process's number.
+
+    Arguments: `wait`, seconds to go on asking (0 asks once); `tell(text)`, called while waiting. Raises LockHeld
+    when the time is over, Refused behind a pooler in transaction mode.
+    """
+    database.rows(SQL_NOTICE_DEATH)
+    deadline = time.monotonic() + wait
+    while True:
+        answer = database.rows(SQL_TRY)[0]
+        if answer["taken"]:
+            _check_pooler(database, answer["pid"])
+            return answer["pid"]
+        holder = _describe(database.rows(SQL_HOLDER))
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise LockHeld(f"another run holds the migration lock: {holder}", _hint(wait))
+        tell(f"waiting for the migration lock, held by {holder}; {left:.0f} s left")
+        time.sleep(min(POLL_SECONDS, left))
+
+
+def _hint(wait):
+    return "wait for it to end, or give --lock-wait SECONDS" if wait <= 0 else "wait for it to end, or end that session"
+
+
+def _describe(holders):
+    if not holders:
+        return "a session that has just ended"
+    holder = holders[0]
+    return (
+        f"pid {holder['pid']}, application {holder['application'] or '(no name)'}, user {holder['user']}, "
+        f"from {holder['address']}, connected for {holder['seconds'] or 0:.0f} s"
+    )
+
+
+def _check_pooler(database, pid):
+    """Refuse a pooler in transaction mode: the lock's server process must be ours from query to query.
+
+    A second connection that is given the same server process while ours is open shows it for certain.
+    """
+    if database.reach.kind != "url":
+        return
+    again = database.rows("SELECT pg_catalog.pg_backend_pid() AS pid")[0]["pid"]
+    if again == pid:
+        with database.connect() as other:
+            again = other.rows("SELECT pg_catalog.pg_backend_pid() AS pid")[0]["pid"]
+        shared = again == pid
+    else:
+        shared = True
+    if shared:
+        raise Refused(
+            "this connection goes through a pooler in transaction mode, which cannot hold a session's lock",
+            "give a direct connection to Postgres by --url or NSELF_DB_URL (not pgBouncer's port)",
+        )

@@ -1,0 +1,199 @@
+"""Runs a file that cannot be in a transaction, statement by statement, and goes on after a failure.
+
+Done statements are counted with a hash of their texts; none runs again. Where a run died inside a statement
+that no transaction holds, the catalogue is asked whether it took effect; where it cannot tell, a person decides.
+"""
+
+from __future__ import annotations
+
+from nself_core.failures import CheckFailed, Failure, MigrationFailed
+from nself_core.migrations import ledger, units
+from nself_core.migrations.script import prefix_hash
+from nself_core.postgres.errors import failure_of
+from nself_core.postgres.session import CLOSING, ConnectionLost, StatementFailed, Unit
+from nself_core.sql import statements as sql_statements
+from nself_core.sql.lexer import split
+from nself_core.sql.quoting import identifier, qualified
+
+DONE, UNDONE, UNKNOWN = "done", "undone", "unknown"
+
+SQL_INDEX = """
+SELECT n.nspname AS schema, i.indisvalid AS valid
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = :name AND i.indrelid = pg_catalog.to_regclass(:table)
+"""
+SQL_RELATION = "SELECT pg_catalog.to_regclass(:name) IS NOT NULL AS there"
+SQL_PARTITION = """
+SELECT h.inhdetachpending AS pending FROM pg_catalog.pg_inherits h
+WHERE h.inhrelid = pg_catalog.to_regclass(:name) AND h.inhparent = pg_catalog.to_regclass(:table)
+"""
+SQL_THERE = {
+    "database": "SELECT 1 AS one FROM pg_catalog.pg_database WHERE datname = :name",
+    "subscription": "SELECT 1 AS one FROM pg_catalog.pg_subscription WHERE subname = :name",
+    "tablespace": "SELECT 1 AS one FROM pg_catalog.pg_tablespace WHERE spcname = :name",
+}
+
+
+def run_partial(database, work, record):
+    """Run `work` from where `record` says it stopped and return the server's notices.
+
+    Arguments: `record`, the ledger's Record, None for a file not begun. Raises MigrationFailed naming the statement and
+    what is done, CheckFailed where it cannot go on.
+    """
+    session = database.session()
+    done = _statements_done(work, record)
+    notices = []
+    try:
+        for _ in session.perform(units.session_units(work, done)):
+            pass
+        if record is not None:
+            done = _settle(database, work, record, done)
+        for finished in session.perform(units.partial_units(work, done, record is None)):
+            notices += finished.notices
+    except StatementFailed as failed:
+        raise _failure(database, work, failed) from None
+    except ConnectionLost as lost:
+        lost.text += f" (in {work.script.file})"
+        raise
+    return notices
+
+
+def _statements_done(work, record):
+    """How many statements of the file need not run; refuses a file whose done part has changed."""
+    if record is None or not record.statements_done:
+        return 0
+    done = record.statements_done
+    if prefix_hash(work.script.statements, done) != record.prefix_hash:
+        raise CheckFailed(
+            f"the first {done} statements of this file are done, and they have changed since",
+            f"put them back, or settle it: nself-db migrate repair --migration {work.migration.version} --applied (or --pending)",
+            file=work.script.file,
+        )
+    return done
+
+
+def _settle(database, work, record, done):
+    """The number of statements done, after asking what became of the one that was begun."""
+    if done >= len(work.script.statements):
+        return done
+    statement = work.script.statements[done]
+    if record.started is not None and record.started > done:
+        verdict = _verdict(database, statement)
+        if verdict == UNKNOWN:
+            raise _undecided(work, record.started, statement)
+        if verdict == DONE:
+            done = record.started
+            _mark_done(database, work, done)
+            return done
+    _drop_invalid_index(database, statement)
+    return done
+
+
+def _mark_done(database, work, count):
+    text = ledger.sql_done(work.migration.version, count, prefix_hash(work.script.statements, count))
+    database.execute("BEGIN", *units.AS_OURSELVES, text, "COMMIT")
+
+
+def _undecided(work, number, statement):
+    version = work.migration.version
+    return CheckFailed(
+        f"the last run ended inside statement {number}, and the catalogue cannot tell whether it took effect",
+        f"look, then say: nself-db migrate repair --migration {version} --statement-done {number} "
+        f"(or --statement-undone {number})",
+        file=work.script.file, line=statement.line, column=statement.column,
+        excerpt="  " + statement.text.split("\n")[0],
+    )
+
+
+def _verdict(database, statement):
+    """Whether a statement that was begun took effect, as the catalogue shows it."""
+    effect = sql_statements.effect_in_catalogue(statement)
+    if effect is None:
+        return UNKNOWN
+    if effect.kind == "repeatable":
+        return UNDONE
+    verb, _, noun = effect.kind.partition("_")
+    if noun == "index":
+        return _index_verdict(database, effect, verb)
+    if effect.kind == "detach_partition":
+        return _partition_verdict(database, effect)
+    there = bool(database.rows(SQL_THERE[noun], name=effect.name))
+    return DONE if there == (verb == "create") else UNDONE
+
+
+def _index_verdict(database, effect, verb):
+    if verb == "create":
+        found = _find_index(database, effect)
+        return DONE if found and found["valid"] else UNDONE
+    there = database.rows(SQL_RELATION, name=_regclass(effect.schema, effect.name))[0]["there"]
+    return UNDONE if there else DONE
+
+
+def _partition_verdict(database, effect):
+    parent = _regclass(effect.table_schema, effect.table_name)
+    child = _regclass(effect.schema, effect.name)
+    rows = database.rows(SQL_PARTITION, name=child, table=parent)
+    if not rows:
+        return DONE
+    if not rows[0]["pending"]:
+        return UNDONE
+    _run_alone(database, f"ALTER TABLE {parent} DETACH PARTITION {child} FINALIZE")
+    return DONE
+
+
+def _find_index(database, effect):
+    table = _regclass(effect.table_schema, effect.table_name)
+    rows = database.rows(SQL_INDEX, name=effect.name, table=table)
+    return rows[0] if rows else None
+
+
+def _drop_invalid_index(database, statement):
+    """Drop the INVALID index a failed CREATE INDEX CONCURRENTLY left: IF NOT EXISTS would keep it as it is."""
+    effect = sql_statements.effect_in_catalogue(statement)
+    if effect is None or effect.kind != "create_index":
+        return
+    found = _find_index(database, effect)
+    if found and not found["valid"]:
+        _run_alone(database, f"DROP INDEX CONCURRENTLY {qualified(found['schema'], effect.name)}")
+
+
+def _run_alone(database, text):
+    for _ in database.session().perform([Unit(None, statements=tuple(split(text)))]):
+        pass
+
+
+def _regclass(schema, name):
+    return qualified(schema, name) if schema else identifier(name)
+
+
+def _failure(database, work, failed):
+    """The failure of a file outside a transaction: what failed, what is done, where the next run goes on."""
+    script = work.script
+    if not isinstance(failed.label, int):
+        return failure_of(failed.error, database.where, None, script.file, None, None, MigrationFailed)
+    at = failed.label + (failed.index if isinstance(failed.index, int) else 0)
+    statement = script.statements[at]
+    failure = failure_of(failed.error, database.where, statement.text, script.file, statement.line, statement.column,
+                         MigrationFailed)
+    left = _after_failure(database, work, statement) if failed.index != CLOSING else ""
+    total = len(script.statements)
+    failure.message += f"; statement {at + 1} of {total} failed, {failed.label} of {total} are done{left}"
+    again = f"mend the cause and run migrate {work.direction} again: it goes on with statement {failed.label + 1}"
+    failure.hint = f"{failure.hint}; {again}" if failure.hint else again
+    failure.data = {"failed": {"version": str(work.migration.version), "file": script.file,
+                               "statement": at + 1, "statements": total, "done": failed.label}}
+    return failure
+
+
+def _after_failure(database, work, statement):
+    """Record that the statement is known to have failed, and tell of an INVALID index it left."""
+    try:
+        database.execute("BEGIN", ledger.sql_not_started(work.migration.version), "COMMIT")
+        effect = sql_statements.effect_in_catalogue(statement)
+        found = _find_index(database, effect) if effect and effect.kind == "create_index" else None
+    except Failure:
+        return ""
+    if found and not found["valid"]:
+        return f"; index {effect.name} is left INVALID, the next run drops and rebuilds it"
+    return ""

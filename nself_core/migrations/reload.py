@@ -1,0 +1,34 @@
+"""After a run: Hasura reads its metadata anew, so that the API shows the new schema."""
+
+from __future__ import annotations
+
+from nself_core.failures import Failure
+from nself_core.output import Report
+from nself_core.plan import Step
+
+
+def after(plan, facts, settings):
+    """`plan` with the reload as its last step, where there is a Hasura to tell.
+
+    There is one when its metadata is in this database, or when the settings name its endpoint.
+    """
+    wanted = facts["metadata"] or settings.get("HASURA_GRAPHQL_ENDPOINT")
+    if not plan.steps or not wanted:
+        return plan
+    title = f"reload Hasura's metadata at {settings.hasura_endpoint}"
+    return plan._replace(steps=[*plan.steps, Step("reload", title)])
+
+
+def perform(settings):
+    """Reload the metadata. An engine that is down is a warning: the SQL is done."""
+    from nself_core.hasura.api import HasuraApi
+
+    try:
+        answer = HasuraApi(settings.hasura_endpoint, settings.hasura_admin_secret).reload_metadata()
+    except Failure as failure:
+        warning = f"Hasura's metadata was not reloaded: {failure.message}; later: nself-db migrate up, or restart Hasura"
+        return Report({"metadata": "not_reloaded"}, (), "", [warning])
+    if not answer.get("is_consistent", True):
+        objects = [f"{item.get('type')}: {item.get('reason')}" for item in answer.get("inconsistent_objects") or ()]
+        return Report({"metadata": "inconsistent"}, (), "metadata reloaded", [f"Hasura: {text}" for text in objects])
+    return Report({"metadata": "reloaded"}, (), "metadata reloaded")

@@ -1,0 +1,102 @@
+"""Changes to the ledger that run no migration: repair, reset-checksum, and what performs them."""
+
+from __future__ import annotations
+
+from nself_core.failures import CheckFailed, UsageFailure
+from nself_core.migrations import ledger, lock, survey
+from nself_core.migrations.files import checksum, read_text
+from nself_core.migrations.planning import DIRTY
+from nself_core.migrations.script import prefix_hash, read_script
+from nself_core.output import Report
+from nself_core.plan import Plan, Step
+
+
+def choose(applied, pending, done, undone):
+    """Which of repair's four ways was asked for, as (way, number). Raises UsageFailure unless it is exactly one."""
+    given = [(way, value) for way, value in
+             (("applied", applied), ("pending", pending), ("statement_done", done), ("statement_undone", undone)) if value]
+    if len(given) != 1:
+        raise UsageFailure("say exactly one of --applied, --pending, --statement-done K, --statement-undone K")
+    return given[0]
+
+
+def plan_reset_checksum(found, version):
+    """The Plan that stores the present checksum of an applied file."""
+    entry = survey.find_entry(found.entries, version)
+    if entry.record is None:
+        raise UsageFailure(f"version {version} is not applied, so it has no checksum")
+    if entry.migration is None:
+        raise CheckFailed(f"the file of version {version} is gone", "bring it back first")
+    now = survey.checksum_of(entry.migration)
+    if entry.record.checksum == now:
+        return Plan((), nothing=f"the checksum of {entry.migration.file} is right already", data={"migration": None})
+    texts = (ledger.sql_checksum(version, now),)
+    if entry.record.checksum is None:
+        texts = ledger.sql_applied(entry.migration, now, "transaction", 0, ledger.locked(now))
+    title = f"accept the present text of {entry.migration.file}"
+    work = {"texts": texts, "data": {"migration": str(version), "checksum": now}, "summary": f"checksum of {entry.migration.file} reset"}
+    return Plan([Step("sql", title, ";\n".join(texts) + ";", "transaction", True, work)], loses=(title,))
+
+
+def plan_repair(found, version, choice):
+    """The Plan that settles one version: recorded as applied, forgotten, or a statement decided."""
+    entry = survey.find_entry(found.entries, version)
+    way, number = choice
+    make = {"applied": _applied, "pending": _pending, "statement_done": _statement, "statement_undone": _statement}[way]
+    texts, title = make(entry, way, number)
+    if not texts:
+        return Plan((), nothing=title, data={"migration": str(version), "repaired": None})
+    work = {"texts": texts, "data": {"migration": str(version), "repaired": way}, "summary": title}
+    return Plan([Step("sql", title, ";\n".join(texts) + ";", "transaction", True, work)], loses=(title,))
+
+
+def _applied(entry, way, number):
+    if entry.migration is None:
+        raise CheckFailed(f"the file of version {entry.version} is gone", "bring it back, or use --pending")
+    if entry.record is not None and not entry.record.dirty:
+        return (), f"version {entry.version} is applied already"
+    text = read_text(entry.migration.up_path, entry.migration.file)
+    script = read_script(text, entry.migration.file)
+    total = checksum(text)
+    texts = ledger.sql_applied(entry.migration, total, script.mode, len(script.statements), ledger.locked(total))
+    return texts, f"version {entry.version} recorded as applied"
+
+
+def _pending(entry, way, number):
+    if entry.record is None:
+        return (), f"version {entry.version} is pending already"
+    return ledger.sql_forgotten(entry.version), f"version {entry.version} recorded as pending"
+
+
+def _statement(entry, way, number):
+    record = entry.record
+    if entry.state != DIRTY or record.started is None or entry.migration is None:
+        raise UsageFailure(f"version {entry.version} has no statement that needs a decision", "see: nself-db migrate status")
+    if number != record.started:
+        raise UsageFailure(f"the statement that needs a decision is {record.started}, not {number}")
+    if way == "statement_undone":
+        return (ledger.sql_not_started(entry.version),), f"statement {number} of version {entry.version} will run again"
+    statements = _statements(entry)
+    text = ledger.sql_done(entry.version, number, prefix_hash(statements, number))
+    return (text,), f"statement {number} of version {entry.version} counts as done"
+
+
+def _statements(entry):
+    migration = entry.migration
+    if entry.record.direction == "up":
+        return read_script(read_text(migration.up_path, migration.file), migration.file).statements
+    return read_script(read_text(migration.down_path, migration.down_file), migration.down_file).statements
+
+
+def perform(database, steps, tell):
+    """Run the steps' texts in one transaction under the migration lock and return the Report."""
+    lock.take_lock(database, 0, tell)
+    texts = [text for step in steps for text in step.work["texts"]]
+    database.execute("BEGIN", *ledger.sql_create(ledger.read_ledger(database).facts), *texts, "COMMIT")
+    data = {}
+    for step in steps:
+        data.update(step.work["data"])
+    lines = [step.work["summary"] for step in steps]
+    if len(lines) == 1:
+        return Report(data, (), lines[0])
+    return Report(data, lines, f"{len(lines)} versions recorded as applied")

@@ -1,0 +1,219 @@
+"""Runs migrations: one session, one lock, each file whole or not at all.
+
+Transactional files are streamed ahead of their answers; a file outside a transaction is run by `partial`.
+What fails on a lock, a deadlock or a serialization conflict is tried again as a whole, three times.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import namedtuple
+
+from nself_core.failures import CheckFailed, Failure, Interrupted, MigrationFailed, Unreachable
+from nself_core.migrations import ledger as ledgers
+from nself_core.migrations import lock, partial, units
+from nself_core.output import Report
+from nself_core.postgres.errors import RETRYABLE, connection_failure, failure_of
+from nself_core.postgres.session import CLOSING, ConnectionLost, StatementFailed
+
+TRIES = 3
+FIRST_PAUSE = 0.5  # seconds; doubled and jittered for each further try
+
+Options = namedtuple("Options", "direction lock_wait guard tell")
+Options.__doc__ = """How a run is made.
+
+`direction`, "up" or "down"; `lock_wait`, seconds; `guard`, a function of the ledger's facts that gives the ApiGuard, called
+once under the lock; `tell(text)`, progress for people.
+"""
+
+
+def run(database, works, options):
+    """Run `works` (planned Works) in order under the lock and return the Report.
+
+    Those that another run has finished meanwhile are left out. Raises MigrationFailed, CheckFailed, LockHeld,
+    Unreachable…, each with what was done so far in its data.
+    """
+    state = _Run(database, works, options)
+    try:
+        while state.remaining:
+            state.start()
+            state.advance()
+    except KeyboardInterrupt:
+        state.stop()
+        raise Interrupted("interrupted; " + state.told(), data=state.data()) from None
+    except Failure as failure:
+        failure.data = {**state.data(), **(failure.data or {})}
+        raise
+    return state.report()
+
+
+class _Run:
+    """One run under way: what remains, what is done, how often the present file was tried."""
+
+    def __init__(self, database, works, options):
+        self.database = database
+        self.options = options
+        self.remaining = list(works)
+        self.done = []
+        self.warnings = [text for work in works for text in work.script.warnings]
+        self.tries = 0
+        self.pid = None
+        self.guard = None
+
+    def start(self):
+        """Open the session, take the lock, and leave out what is done by now."""
+        self.pid = lock.take_lock(self.database, self.options.lock_wait, self.options.tell)
+        known = ledgers.read_ledger(self.database)
+        self._make_tables(known)
+        self.remaining = [work for work in self.remaining if self._to_do(work, known)]
+        self.records = known.records
+        if self.guard is None:
+            self.guard = self.options.guard(known.facts)
+
+    def _make_tables(self, known):
+        if known.facts["standby"]:
+            raise Unreachable(f"{self.database.where} is a standby, which takes no changes", "connect to the primary")
+        texts = ledgers.sql_create(known.facts)
+        if texts:
+            self.database.execute("BEGIN", *texts, "COMMIT")
+
+    def _to_do(self, work, known):
+        record = known.records.get(work.migration.version)
+        if self.options.direction == "up":
+            return record is None or record.dirty
+        return record is not None
+
+    def advance(self):
+        """Run what remains, up to the end or to a failure that is worth another try."""
+        try:
+            while self.remaining:
+                if self.remaining[0].script.mode == "no_transaction":
+                    self._run_partial(self.remaining[0])
+                else:
+                    self._run_stream()
+        except StatementFailed as failed:
+            self._retry_or_raise(failed)
+        except ConnectionLost as lost:
+            failure = connection_failure(lost.text, self.database.where)
+            failure.hint = "what was not committed is undone; run the same command again, it goes on from there"
+            raise failure from None
+
+    def _run_stream(self):
+        """Run the files up to the next one that is outside a transaction."""
+        stream = []
+        for work in self.remaining:
+            if work.script.mode == "no_transaction":
+                break
+            stream.append(work)
+        session = self.database.session()
+        for done in session.perform(self._unit(work) for work in stream):
+            self._finished(done.label, done.notices)
+
+    def _unit(self, work):
+        if work.script.mode == "self_test":
+            return units.self_test_unit(work, work)
+        return units.transaction_unit(work, work, self.guard.texts() if self.guard else ())
+
+    def _finished(self, work, notices):
+        self.remaining.remove(work)
+        self.done.append(work)
+        self.tries = 0
+        self.warnings += [
+            f"{work.script.file}: {notice.message}" for notice in notices if notice.severity == "WARNING"
+        ]
+        verb = "applied" if self.options.direction == "up" else "rolled back"
+        self.options.tell(f"{verb} {work.script.file} ({len(self.done)} of {len(self.done) + len(self.remaining)})")
+
+    def _run_partial(self, work):
+        record = self.records.get(work.migration.version)
+        notices = partial.run_partial(self.database, work, record)
+        self._finished(work, notices)
+        broken = self.guard.broken(self.database) if self.guard else []
+        if broken:
+            raise api_failure(work, broken, "is done and recorded, but it breaks the live API")
+
+    def _retry_or_raise(self, failed):
+        work = failed.label
+        if failed.error.sqlstate in RETRYABLE and self.tries + 1 < TRIES:
+            self.tries += 1
+            pause = FIRST_PAUSE * 2 ** (self.tries - 1) * (0.5 + random.random())
+            self.options.tell(
+                f"{work.script.file}: {failed.error.message}; try {self.tries + 1} of {TRIES} in {pause:.1f} s"
+            )
+            time.sleep(pause)
+            return
+        raise stream_failure(self.database.where, work, failed) from None
+
+    def stop(self):
+        """End the server's side of an interrupted run, so that nothing written ahead goes on."""
+        self.database.abandon()
+        try:
+            if self.pid:
+                self.database.terminate(self.pid)
+        except Failure:
+            self.warnings.append(f"server process {self.pid} could not be ended")
+
+    def told(self):
+        """What was done, in words."""
+        verb = "applied" if self.options.direction == "up" else "rolled back"
+        return f"{len(self.done)} {verb}, {len(self.remaining)} not"
+
+    def data(self):
+        """What was done, for the JSON document."""
+        name = "applied" if self.options.direction == "up" else "rolled_back"
+        return {name: [
+            {"version": str(work.migration.version), "name": work.migration.name, "file": work.script.file,
+             "mode": work.script.mode}
+            for work in self.done
+        ]}
+
+    def report(self):
+        """The Report of a run that ended well."""
+        verb = "applied" if self.options.direction == "up" else "rolled back"
+        count = len(self.done)
+        lines = [f"{verb} {work.script.file}" for work in self.done]
+        summary = f"{verb} {count} migration{'' if count == 1 else 's'}"
+        if self.guard and self.guard.allowed:
+            self.warnings += [f"the live API is broken: {line}" for line in describe(self.guard.broken(self.database))]
+        return Report(self.data(), lines, summary, self.warnings)
+
+
+def stream_failure(where, work, failed):
+    """The failure that shows a StatementFailed of a transactional file; nothing of the file was kept."""
+    error, script = failed.error, work.script
+    if error.sqlstate == "NSG01":
+        return api_failure(work, json.loads(error.detail or "[]"), "would break the live API; nothing of it was kept")
+    if failed.index == CLOSING and error.sqlstate == "23502" and "nself_db" in f"{error.message} migrations nself_db":
+        return MigrationFailed(
+            "the file ended the transaction it ran in, or gave up the migration lock; it is not recorded",
+            "leave BEGIN, COMMIT and pg_advisory_unlock_all() out of it, or mark it -- nself:no-transaction",
+            file=script.file,
+        )
+    if isinstance(failed.index, int):
+        statement = script.statements[failed.index]
+        failure = failure_of(error, where, statement.text, script.file, statement.line, statement.column, MigrationFailed)
+    else:
+        failure = failure_of(error, where, None, script.file, None, None, MigrationFailed)
+        failure.message += " (at its COMMIT)" if failed.index == CLOSING else ""
+    failure.data = {"failed": {"version": str(work.migration.version), "file": script.file, "kept": "nothing"}}
+    return failure
+
+
+def api_failure(work, broken, sentence):
+    """The failure of a migration that breaks what Hasura tracks."""
+    return CheckFailed(
+        f"the migration {sentence}",
+        "change the metadata first, or apply it knowingly with --allow-inconsistent",
+        file=work.script.file,
+        excerpt="\n".join("  " + line for line in describe(broken)),
+        data={"broken": broken},
+    )
+
+
+def describe(broken):
+    """One line for each broken requirement row."""
+    return [f"{row['kind']} {row['schema']}.{row['table'] or row['name']}"
+            + (f".{row['name']}" if row["table"] and row["name"] and row["name"] != row["table"] else "")
+            + f": {row['why']}" for row in broken]

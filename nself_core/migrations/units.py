@@ -1,0 +1,98 @@
+"""The units of work that run a migration: which SQL of ours goes before, after and between its statements.
+
+Pure text: a test can read, cut and feed what is made here without a server (issue 2, "A cut stream never
+runs half a statement").
+"""
+
+from __future__ import annotations
+
+from nself_core.migrations import ledger
+from nself_core.migrations.script import prefix_hash
+from nself_core.postgres.session import Unit
+from nself_core.sql import statements as sql_statements
+from nself_core.sql.quoting import literal
+
+# What a file may have left in the session; RESET ALL does not touch the role.
+RESET_ROLE = ("SET SESSION AUTHORIZATION DEFAULT", "RESET ROLE")
+RESET_SESSION = (*RESET_ROLE, "RESET ALL", "CLOSE ALL", "DEALLOCATE ALL", "DISCARD TEMP")
+# For bookkeeping between two statements of a file: the file's own settings come back with the end of the transaction.
+AS_OURSELVES = ("SET LOCAL SESSION AUTHORIZATION DEFAULT", "SET LOCAL ROLE NONE")
+
+
+def transaction_unit(label, work, guard_texts=()):
+    """The Unit of a file that is one transaction, its bookkeeping included: all of it or nothing.
+
+    Arguments: `label`, any value that tells units apart; `work`, a Work; `guard_texts`, SQL that fails when the
+    migration would break the live API.
+    """
+    script = work.script
+    opening = (script.begin_text or "BEGIN", *_timeouts(script, "SET LOCAL"),
+               "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS nself_xid")
+    closing = (*RESET_SESSION, *guard_texts, *_bookkeeping(work), "COMMIT")
+    return Unit(label, opening, script.statements, closing)
+
+
+def _bookkeeping(work):
+    if work.direction == "down":
+        return ledger.sql_removed(work.migration.version)
+    return ledger.sql_applied(work.migration, work.checksum, work.script.mode, len(work.script.statements),
+                              ledger.proven(work.checksum))
+
+
+def self_test_unit(label, work):
+    """The Unit of a file that rolls itself back: run, undone, and recorded on its own."""
+    script = work.script
+    opening = (script.begin_text or "BEGIN", *_timeouts(script, "SET LOCAL"))
+    record = ledger.sql_applied(work.migration, work.checksum, script.mode, len(script.statements),
+                                ledger.locked(work.checksum))
+    return Unit(label, opening, script.statements, ("ROLLBACK", *RESET_SESSION, "BEGIN", *record, "COMMIT"))
+
+
+def partial_units(work, done, fresh):
+    """The units of a file outside a transaction, from statement `done` (counted from 0) on.
+
+    Arguments: `work`, a Work; `fresh`, whether nothing is recorded of it yet. A statement that may be in a
+    transaction commits together with its count; before one that may not, its start is recorded. The label of each
+    unit is the number of the file's statement it begins with, None for bookkeeping alone.
+    """
+    version, script = work.migration.version, work.script
+    if fresh:
+        texts = ledger.sql_partial(work.migration, work.checksum, work.direction, len(script.statements))
+        yield Unit(None, closing=("BEGIN", *texts, "COMMIT"))
+    for unit in script.units:
+        if unit.first < done:
+            continue
+        count = unit.first + len(unit.statements)
+        mark_done = (*AS_OURSELVES, ledger.sql_done(version, count, prefix_hash(script.statements, count)), "COMMIT")
+        if unit.alone:
+            yield Unit(None, closing=("BEGIN", *AS_OURSELVES, ledger.sql_started(version, count), "COMMIT"))
+            yield Unit(unit.first, statements=unit.statements)
+            yield Unit(None, closing=("BEGIN", *mark_done))
+        else:
+            yield Unit(unit.first, ("BEGIN",), unit.statements, mark_done)
+    yield Unit(None, closing=(*RESET_SESSION, "BEGIN", *_finish(work), "COMMIT"))
+
+
+def _finish(work):
+    if work.direction == "up":
+        return ledger.sql_finished(work.migration.version, work.checksum)
+    return ledger.sql_forgotten(work.migration.version)
+
+
+def session_units(work, done):
+    """The units that bring a new session to where the file left the old one: its timeouts, its SETs so far."""
+    timeouts = _timeouts(work.script, "SET")
+    if timeouts:
+        yield Unit(None, closing=timeouts)
+    settings = [s for s in work.script.statements[:done] if sql_statements.is_session_setting(s)]
+    if settings:
+        yield Unit(None, statements=tuple(settings))
+
+
+def _timeouts(script, verb):
+    texts = []
+    if script.lock_timeout is not None:
+        texts.append(f"{verb} lock_timeout = {literal(script.lock_timeout)}")
+    if script.statement_timeout is not None:
+        texts.append(f"{verb} statement_timeout = {literal(script.statement_timeout)}")
+    return tuple(texts)

@@ -1,0 +1,210 @@
+"""The database of the active environment: asked for rows, for a session, for a client program.
+
+A command opens one session and does everything in it, because a `docker exec` costs about 100 ms.
+"""
+
+from __future__ import annotations
+
+import os
+
+from nself_core import processes
+from nself_core.failures import Unreachable
+from nself_core.postgres.errors import connection_failure, failure_of
+from nself_core.postgres.reach import Login, find_reach
+from nself_core.postgres.session import ConnectionLost, StatementFailed
+
+# What every session of ours sets at connection. The lexer and the server must read quotes alike.
+PARAMETERS = {"lock_timeout": "5s", "standard_conforming_strings": "on"}
+NO_PARAMETERS: dict = {}
+OWN_LOGIN = Login()
+CONNECT_SECONDS = 10
+
+
+class Database:
+    """The server and database that the settings name.
+
+    Arguments: `settings`; `command`, the command's path, for application_name; `on_statement(text)`, called with
+    each statement of a file as it begins; `driver` for a URL. Nothing is connected before the first question.
+    """
+
+    def __init__(self, settings, command, on_statement=None, driver=None):
+        self.settings = settings
+        self.application = f"nself-db {command}"[:63]
+        self.on_statement = on_statement
+        self._driver = driver
+        self._reach = None
+        self._session = None
+        self._startup_options = True
+
+    @property
+    def reach(self):
+        """The way to the server; looked for once."""
+        if self._reach is None:
+            self._reach = find_reach(self.settings, self._driver)
+        return self._reach
+
+    @property
+    def where(self):
+        """The place in words, without secrets: host or container, and database."""
+        return self.reach.where
+
+    @property
+    def name(self):
+        """The database's own name, as the server says it."""
+        return self.rows("SELECT pg_catalog.current_database() AS name")[0]["name"]
+
+    def abandon(self):
+        """End the command's session without waiting for what it was sent."""
+        if self._session is not None:
+            self._session.abandon()
+            self._session = None
+
+    def rows(self, sql, **params):
+        """The rows of a SELECT in the command's session, as dicts with JSON types.
+
+        Arguments: `sql` with :name for each of `params`. Raises SqlFailure, Unreachable, CredentialsRefused.
+        """
+        try:
+            return self.session().rows(sql, **params)
+        except StatementFailed as failed:
+            raise failure_of(failed.error, self.where) from None
+        except ConnectionLost as lost:
+            raise connection_failure(lost.text, self.where) from None
+
+    def execute(self, *texts):
+        """Run SQL texts of ours in the command's session as one query."""
+        try:
+            self.session().execute(*texts)
+        except StatementFailed as failed:
+            raise failure_of(failed.error, self.where) from None
+        except ConnectionLost as lost:
+            raise connection_failure(lost.text, self.where) from None
+
+    def session(self):
+        """The command's session; a new one when the last has ended."""
+        if self._session is None or not self._session.alive:
+            self._session = self.connect()
+        return self._session
+
+    def connect(self, login=OWN_LOGIN, parameters=NO_PARAMETERS):
+        """A session of its own, checked to be open.
+
+        Arguments: `login`, another role to log in as; `parameters`, server settings by name for the whole session,
+        beside ours. Raises Unreachable or CredentialsRefused.
+        """
+        session = None
+        try:
+            session = self._open(login, parameters)
+            session.rows("SELECT 1 AS one")
+            return session
+        except ConnectionLost as lost:
+            if session is not None:
+                session.abandon()
+            return self._connect_otherwise(lost.text, login, parameters)
+        except StatementFailed as failed:
+            raise failure_of(failed.error, self.where) from None
+
+    def _connect_otherwise(self, text, login, parameters):
+        """Another try where the words of the refusal name a way round it."""
+        if "unsupported startup parameter" in text and self._startup_options:
+            # A pooler that passes no options on (pgbouncer before 1.20): they are set after connecting instead.
+            self._startup_options = False
+            session = self.connect(login, parameters)
+            session.execute(*(f"SET {name} = '{value}'" for name, value in {**PARAMETERS, **parameters}.items()))
+            return session
+        if self.reach.kind == "container":
+            return self._connect_by_labels(text, login, parameters)
+        raise connection_failure(text, self.where)
+
+    def _connect_by_labels(self, text, login, parameters):
+        problem = docker_failure(text, self.reach)
+        if problem is None:
+            raise connection_failure(text, self.where)
+        if "No such container" in text and not self.settings.get("NSELF_DB_CONTAINER"):
+            found = self.reach.find_by_labels()
+            if found and found != self.reach.container:
+                self.reach.container = found
+                return self.connect(login, parameters)
+        raise problem
+
+    def _open(self, login, parameters):
+        from nself_core.postgres.psql import PsqlSession
+
+        variables = self.variables(parameters)
+        if self.reach.driver == "psycopg":
+            return self._open_libpq(login, variables)
+        argv, env = self.reach.command("psql", variables, login)
+        return PsqlSession([*argv, "-X", "-q", "-w"], env, self.where, self.on_statement)
+
+    def _open_libpq(self, login, variables):
+        from nself_core.postgres.libpq import LibpqSession
+
+        conninfo, password = self.reach.connection(login)
+        parameters = {
+            "application_name": self.application,
+            "client_encoding": "UTF8",
+            "connect_timeout": CONNECT_SECONDS,
+        }
+        if password is not None:
+            parameters["password"] = password
+        if variables.get("PGOPTIONS"):
+            parameters["options"] = variables["PGOPTIONS"]
+        try:
+            return LibpqSession(conninfo, parameters, self.where, self.on_statement)
+        except ImportError as error:
+            raise Unreachable(f"psycopg cannot be used: {error}", "install psycopg[binary], or use --driver psql") from None
+
+    def variables(self, parameters=NO_PARAMETERS):
+        """libpq's environment variables for a client program, with server settings `parameters` beside ours.
+
+        They are given at connection so that a file's RESET ALL returns to them.
+        """
+        options = [os.environ.get("PGOPTIONS", "")] if self.reach.kind == "url" else []
+        if self._startup_options:
+            options += [f"-c {name}={value}" for name, value in {**PARAMETERS, **parameters}.items()]
+        return {
+            "PGAPPNAME": self.application,
+            "PGCLIENTENCODING": "UTF8",
+            "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
+            "PGOPTIONS": " ".join(option for option in options if option) or None,
+            "LC_ALL": "C",
+        }
+
+    def terminate(self, pid):
+        """End the server process `pid` of an own session that was left behind, from another session."""
+        session = self.connect()
+        with session:
+            session.rows(
+                "SELECT pg_catalog.pg_terminate_backend(pid) AS ended FROM pg_catalog.pg_stat_activity "
+                "WHERE pid = :pid AND application_name = :application",
+                pid=pid, application=self.application,
+            )
+
+    def close(self):
+        """End the command's session."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+def docker_failure(text, reach):
+    """The failure that docker's own words mean; None when they are not docker's."""
+    low = text.lower()
+    name = reach.container
+    if "no such container" in low:
+        return Unreachable(f"there is no container {name}", "start the stack, or set PROJECT_NAME or NSELF_DB_CONTAINER")
+    if "is not running" in low:
+        return Unreachable(f"the container {name} is not running", f"start the stack, or: docker start {name}")
+    if "cannot connect to the docker daemon" in low or "permission denied while trying to connect" in low:
+        return Unreachable("Docker cannot be reached", "start Docker, or give a connection by --url or NSELF_DB_URL")
+    if "executable file not found" in low:
+        return Unreachable(f"the container {name} has no psql", "NSELF_DB_CONTAINER must name the Postgres container")
+    if low.startswith("error response from daemon") or "error during connect" in low:
+        return Unreachable(f"Docker refused: {text.strip().splitlines()[0]}")
+    return None
+
+
+def run_tool(database, name, arguments, input=None):
+    """Run a client program (pg_dump, pg_restore, psql) next to the server and return Completed."""
+    argv, env = database.reach.command(name, database.variables(), OWN_LOGIN)
+    return processes.run([*argv, *arguments], env, input)

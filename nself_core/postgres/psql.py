@@ -1,0 +1,318 @@
+"""One psql process as one session: a stream of text written ahead while the answers are read.
+
+psql runs what stands in its buffer when its input ends, so a cut stream must never leave half a statement
+that does harm: a file's statements go dollar-quoted through \\gexec, our own only between BEGIN and COMMIT.
+With ON_ERROR_STOP psql ends at the first error, so nothing written ahead runs after one.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import namedtuple
+
+from nself_core import processes
+from nself_core.postgres.errors import ServerError, connection_failure, parse_reports
+from nself_core.postgres.session import (
+    CLOSING,
+    OPENING,
+    ConnectionLost,
+    Done,
+    Result,
+    StatementFailed,
+    Unit,
+    as_rows_query,
+)
+from nself_core.sql import quoting
+
+# The most that is written before its answers are read: enough to keep psql busy, little enough that
+# what a stopped run still does in the pipe is short.
+UNITS_AHEAD = 24
+CHUNK = 65536
+
+# What \\gdesc says of a statement that returns nothing (psql, common.c).
+NO_COLUMNS = "The command has no result, or the result has no columns."
+
+PREAMBLE = (
+    "\\set ON_ERROR_STOP on\n\\set VERBOSITY verbose\n\\set SHOW_CONTEXT errors\n"
+    "\\pset tuples_only on\n\\pset format unaligned\n\\pset pager off\n\\o /dev/null\n"
+)
+
+
+def stream_text(unit, mark):
+    """The text that makes psql run `unit` and tell its progress.
+
+    Arguments: `unit`, a Unit; `mark`, a word that stands in nothing else that psql prints. Lines `mark s N` say
+    that part N begins; `mark d` (on both streams) says that the unit is done.
+    """
+    parts = []
+    if unit.opening:
+        parts.append(f"\\echo {mark} s {OPENING}\n" + _opening(unit.opening))
+    for number, statement in enumerate(unit.statements):
+        parts.append(f"\\echo {mark} s {number}\nSELECT {quoting.dollar(statement.text)} \\gexec\n")
+        if statement.copy_data is not None:
+            parts.append(_copy_lines(statement.copy_data))
+    if unit.closing:
+        parts.append(f"\\echo {mark} s {CLOSING}\n" + " \\;\n".join(unit.closing) + ";\n")
+    parts.append(f"\\warn {mark} d\n\\echo {mark} d\n")
+    return "".join(parts)
+
+
+def _opening(texts):
+    ends_with_row = texts[-1].lstrip().upper().startswith("SELECT")
+    return " \\;\n".join(texts) + (" \\gset\n" if ends_with_row else ";\n")
+
+
+def _copy_lines(data):
+    return data + ("" if not data or data.endswith("\n") else "\n") + "\\.\n"
+
+
+class PsqlSession:
+    """A session over one psql process.
+
+    Arguments: `argv` and `env` start psql (directly or by docker exec); `where` names the server in failures;
+    `on_statement(text)` is called with each statement of a file when psql begins it.
+    """
+
+    def __init__(self, argv, env, where, on_statement=None):
+        self.where = where
+        self.on_statement = on_statement
+        self.alive = True
+        self._mark = "nself_" + os.urandom(9).hex()
+        self._child = processes.start(argv, env)
+        self._pending = bytearray(PREAMBLE.encode())
+        self._out = _Lines()
+        self._errors = bytearray()
+        for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
+            os.set_blocking(stream.fileno(), False)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def rows(self, sql, **params):
+        """The rows of a SELECT as a list of dicts with JSON types.
+
+        Arguments: `sql` with :name for each of `params`. Raises StatementFailed or ConnectionLost.
+        """
+        import json
+
+        self.send(f"\\o\n{as_rows_query(quoting.bind(sql, params))};\n\\o /dev/null\n\\echo {self._mark} d\n")
+        return json.loads("\n".join(self._lines_to_mark(None, None)))
+
+    def _lines_to_mark(self, unit, index):
+        lines = []
+        while True:
+            line = self._next_line(unit, index)
+            if line == f"{self._mark} d":
+                return lines
+            lines.append(line)
+
+    def query(self, text, before=()):
+        """Run one statement of a person and return its Result.
+
+        Arguments: `before`, SQL texts of ours run first as one query. psql describes the statement by the extended
+        protocol before it runs, which takes no second statement along.
+        """
+        unit = Unit("query", statements=(_Text(text),))
+        null = f"{self._mark}_null"
+        if before:
+            self.send(" \\;\n".join(before) + ";\n")
+        if self.on_statement:
+            self.on_statement(text)
+        self.send(f"\\pset null {null}\n\\pset format csv\n\\o\n")
+        self.send(f"{text}\n\\gdesc\n" if _can_be_described(text) else "")
+        self.send(f"\\echo {self._mark} d\n\\pset tuples_only off\n\\unset QUIET\n")
+        self.send(f"SELECT {quoting.dollar(text)} \\gexec\n\\echo {self._mark} d\n")
+        told = self._lines_to_mark(unit, 0)
+        described = _csv_rows(told) if told != [NO_COLUMNS] else []
+        lines = self._lines_to_mark(unit, 0)
+        if not described and not _returns_rows(text):
+            return _tagged(text, lines)
+        rows = _csv_rows(lines)
+        columns = rows[0] if rows else []
+        types = [kind for _, kind in described] if len(described) == len(columns) else [""] * len(columns)
+        return Result(columns, types, [[None if v == null else v for v in row] for row in rows[1:]], "")
+
+    def execute(self, *texts):
+        """Run SQL texts of ours as one query, for their effect. Raises StatementFailed or ConnectionLost."""
+        for _ in self.perform([Unit("", closing=texts)]):
+            pass
+
+    def perform(self, units):
+        """Run `units` in order and yield a Done for each as it ends.
+
+        Nothing of a later unit runs after one that failed. Raises StatementFailed or ConnectionLost.
+        """
+        ahead = []
+        for unit in units:
+            ahead.append(unit)
+            self.send(stream_text(unit, self._mark))
+            while len(ahead) >= UNITS_AHEAD:
+                yield self._finish(ahead.pop(0))
+        while ahead:
+            yield self._finish(ahead.pop(0))
+
+    def send(self, text):
+        """Put `text` on the way to psql."""
+        self._pending += text.encode("utf-8", "surrogatepass")
+
+    def _finish(self, unit):
+        """Read what psql says about `unit` up to its end."""
+        index = OPENING
+        while True:
+            word, _, rest = self._next_line(unit, index).partition(" ")
+            if word != self._mark:
+                continue
+            if rest == "d":
+                return Done(unit.label, self._take_notices())
+            index = rest[2:]
+            if index.isdigit():
+                index = int(index)
+                if self.on_statement:
+                    self.on_statement(unit.statements[index].text)
+
+    def _take_notices(self):
+        """The reports on stderr up to the mark that ends the unit."""
+        mark = f"{self._mark} d\n".encode()
+        while mark not in self._errors:
+            self._pump()
+        text, _, rest = bytes(self._errors).partition(mark)
+        self._errors = bytearray(rest)
+        return parse_reports(text.decode("utf-8", "replace")) if text else []
+
+    def _next_line(self, unit, index):
+        """The next line of psql's output; raises when psql has ended."""
+        while True:
+            line = self._out.take()
+            if line is not None:
+                return line
+            if not self._pump():
+                self._raise_end(unit, index)
+
+    def _pump(self):
+        """Write what can be written and read what can be read; False when psql has ended and all is read."""
+        child = self._child
+        poll = select.poll()
+        if self._pending and not child.stdin.closed:
+            poll.register(child.stdin.fileno(), select.POLLOUT)
+        open_streams = [stream for stream in (child.stdout, child.stderr) if not stream.closed]
+        for stream in open_streams:
+            poll.register(stream.fileno(), select.POLLIN)
+        if not open_streams:
+            return False
+        ready = dict(poll.poll())
+        for stream in open_streams:
+            if stream.fileno() in ready:
+                self._read(stream)
+        if not child.stdin.closed and child.stdin.fileno() in ready:
+            self._write()
+        return True
+
+    def _read(self, stream):
+        data = os.read(stream.fileno(), CHUNK)
+        if not data:
+            stream.close()
+        elif stream is self._child.stdout:
+            self._out.add(data)
+        else:
+            self._errors += data
+
+    def _write(self):
+        try:
+            written = os.write(self._child.stdin.fileno(), self._pending[:CHUNK])
+            del self._pending[:written]
+        except (BrokenPipeError, ConnectionResetError):
+            self._pending.clear()
+            self._child.stdin.close()
+
+    def _raise_end(self, unit, index):
+        """psql has ended: say why. An error that is the statement's ends it with 3, a lost connection with 2."""
+        self.alive = False
+        code = self._child.wait()
+        mark = f"{self._mark} d\n"
+        text = self._errors.decode("utf-8", "replace").replace(mark, "")
+        label = unit.label if unit else None
+        statement = unit.statements[index].text if unit and isinstance(index, int) else ""
+        reports = parse_reports(text, statement)
+        if code == 3 and reports and not reports[-1].sqlstate.startswith("57P0"):
+            raise StatementFailed(label, index, reports[-1], reports[:-1])
+        if code == 3 and not reports:
+            raise StatementFailed(label, index, ServerError("XX000", text.strip() or "psql stopped"))
+        raise ConnectionLost(label, index, text.strip() or f"psql ended with exit code {code}")
+
+    def failure_to_connect(self, lost):
+        """The failure to show when the connection could not be made."""
+        return connection_failure(lost.text, self.where)
+
+    def close(self):
+        """End psql: what it was sent is finished first, within 5 seconds."""
+        import subprocess
+
+        self.alive = False
+        child = self._child
+        try:
+            child.stdin.close()
+            child.wait(5)
+        except (OSError, subprocess.TimeoutExpired):
+            pass
+        processes.kill(child)
+
+    def abandon(self):
+        """End psql at once; what runs in the server goes on until the server notices."""
+        self.alive = False
+        self._pending.clear()
+        processes.kill(self._child)
+
+
+_Text = namedtuple("_Text", "text copy_data", defaults=(None,))
+
+
+def _can_be_described(text):
+    """Whether psql's buffer would take the text as it is: it replaces :name outside quotes by its own variables."""
+    import re
+
+    return not re.search(r"(?<!:):(?=[A-Za-z_'\"{])", text) and not text.upper().startswith("COPY")
+
+
+def _returns_rows(text):
+    """Whether a statement that psql did not describe is a query all the same."""
+    return text.lstrip("( \t\r\n").upper().startswith(("SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN"))
+
+
+def _csv_rows(lines):
+    import csv
+
+    return list(csv.reader([line + "\n" for line in lines]))
+
+
+def _tagged(text, lines):
+    """The Result of a statement without columns: COPY's lines, or the command's tag."""
+    if text.upper().startswith("COPY"):
+        data = [line for line in lines if not line.startswith("COPY ")] if lines else []
+        return Result(["copy"], [""], [[line] for line in data], "")
+    return Result([], [], [], lines[-1] if lines else "")
+
+
+class _Lines:
+    """Bytes in, whole lines out."""
+
+    def __init__(self):
+        self._buffer = bytearray()
+        self._lines = []
+        self._next = 0
+
+    def add(self, data):
+        self._buffer += data
+        *whole, rest = bytes(self._buffer).split(b"\n")
+        self._buffer = bytearray(rest)
+        self._lines = self._lines[self._next:] + whole
+        self._next = 0
+
+    def take(self):
+        if self._next >= len(self._lines):
+            return None
+        self._next += 1
+        return self._lines[self._next - 1].decode("utf-8", "replace")

@@ -1,0 +1,85 @@
+"""The shape of each command's JSON `data`: what docs/json.md shows and what the tests hold every output to.
+
+Notation: a word is a type ("text", "integer", "number", "boolean", "any"), "?" behind it allows null; a list of one
+is an array of that; a dict is an object, whose keys are all there unless they end in "?"; a tuple names the values.
+"""
+
+from __future__ import annotations
+
+VERSION = "text"  # a migration's version is text: a bigint is not safe in every JSON reader
+
+PLAN = {"plan": [{"kind": "text", "title": "text", "mode": "text?", "destroys": "boolean", "sql": "text?"}]}
+
+STATE = ("applied", "pending", "out_of_order", "missing", "changed", "dirty")
+COUNTS = {state: "integer" for state in STATE}
+MIGRATION = {"version": VERSION, "name": "text", "file": "text?", "state": STATE, "applied_at": "text?",
+             "duration_ms": "number?"}
+RAN = [{"version": VERSION, "name": "text", "file": "text", "mode": ("transaction", "no_transaction", "self_test")}]
+METADATA = ("reloaded", "not_reloaded", "inconsistent")
+
+DATA = {
+    "migrate up": {"applied": RAN, "metadata?": METADATA},
+    "migrate down": {"rolled_back": RAN, "metadata?": METADATA},
+    "migrate status": {
+        "migrations": [MIGRATION],
+        "counts": COUNTS,
+        "compared_with?": {"env": "text", "reachable": "boolean", "differs": [VERSION]},
+    },
+    "migrate create": {"files": ["text"], "version": VERSION},
+    "migrate verify-checksums": {
+        "checked": "integer",
+        "wrong": [{"version": VERSION, "file": "text?", "state": ("changed", "missing")}],
+    },
+    "migrate reset-checksum": {"migration": "text?", "checksum?": "text"},
+    "migrate baseline": {"recorded": [VERSION]},
+    "migrate repair": {"migration": VERSION,
+                       "repaired": ("applied", "pending", "statement_done", "statement_undone", None)},
+    "list": {"objects": [{"schema": "text", "name": "text", "type": "text", "rows": "integer?", "size_bytes": "integer?"}]},
+    "shell": {"columns?": ["text"], "rows?": [["any"]], "tag?": "text", "reader?": "text"},
+    "server status": {"running": "boolean", "version": "integer?", "data": "text?", "socket": "text?", "log": "text?"},
+    "server stop": {"stopped": "boolean"},
+}
+
+TYPES = {"text": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
+
+
+def data_schema(path, dry_run=False):
+    """The JSON Schema (2020-12) of a command's `data`; under --dry-run that of a plan."""
+    return _schema(PLAN if dry_run else DATA[path])
+
+
+def document_schema(path, dry_run=False):
+    """The JSON Schema of the whole document that a command prints when it ends well (DESIGN.md, section 5)."""
+    schema = _schema({"ok": "boolean", "command": "text", "env": "text", "dry_run": "boolean", "data": "any",
+                      "warnings": ["text"], "error?": "any"})
+    schema["properties"]["data"] = data_schema(path, dry_run)
+    return schema
+
+
+ERROR = {"code": "text", "message": "text", "hint": "text?", "exit_code": "integer", "file?": "text", "line?": "integer",
+         "column?": "integer", "excerpt?": "text"}
+
+
+def failure_schema():
+    """The JSON Schema of the document of a command that failed."""
+    return _schema({"ok": (False,), "command": "text", "env": "text?", "dry_run": "boolean", "data": "any",
+                    "warnings": ["text"], "error": ERROR})
+
+
+def _schema(shape):
+    if isinstance(shape, tuple):
+        return {"enum": [*shape]}
+    if isinstance(shape, list):
+        return {"type": "array", "items": _schema(shape[0])}
+    if isinstance(shape, dict):
+        return {
+            "type": "object",
+            "properties": {name.rstrip("?"): _schema(inner) for name, inner in shape.items()},
+            "required": [name for name in shape if not name.endswith("?")],
+            "additionalProperties": False,
+        }
+    if shape == "any":
+        return {}
+    if shape.endswith("?"):
+        return {"type": [TYPES[shape[:-1]], "null"]}
+    return {"type": TYPES[shape]}

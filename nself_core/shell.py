@@ -1,0 +1,269 @@
+"""psql for people, read-only unless asked otherwise, and `--command` for one statement.
+
+`--command` is enforced: one statement, by the extended protocol's own rule, in a read-only transaction whose
+snapshot is taken, so that it can neither be left nor made writable. A superuser can act even there, so both forms
+log in as the reader role where there is one. The interactive shell guards against accidents, not intent.
+"""
+
+from __future__ import annotations
+
+import os
+
+from nself_core import processes
+from nself_core.failures import CredentialsRefused, Failure, FileFailure, Refused, UsageFailure
+from nself_core.output import Report, cell_text, display_width
+from nself_core.plan import Plan, Step
+from nself_core.postgres.reach import Login
+from nself_core.sql import statements as sql_statements
+from nself_core.sql.lexer import split
+from nself_core.sql.quoting import identifier, literal
+
+READER = "nself_reader"
+READ_ONLY = {"default_transaction_read_only": "on"}
+NUMERIC = ("smallint", "integer", "bigint", "oid", "real", "double precision", "numeric")
+NO_READER = (
+    "logged in as a superuser: functions that act outside the database (files, programs, configuration) still can; "
+    "make a reader role with: nself-db shell --install-reader"
+)
+
+SQL_IS_SUPERUSER = "SELECT rolsuper AS superuser FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER"
+
+
+def plan_command(sql, writes):
+    """The Plan that runs one statement.
+
+    Arguments: `sql`, the text of --command; `writes`, whether it may write. Raises Refused (exit 4) for what is not
+    one statement, UsageFailure when there is none.
+    """
+    try:
+        found = split(sql)
+    except FileFailure as failure:
+        raise Refused(f"--command was not run: {failure.message}", failure.hint) from None
+    if not found:
+        raise UsageFailure("--command has no statement in it")
+    if len(found) > 1:
+        raise Refused(f"--command takes exactly one statement, this is {len(found)}; nothing was run")
+    mode = "read-write" if writes else "read-only"
+    return Plan([Step("statement", f"run one statement ({mode})", found[0].text, mode, False, found[0])])
+
+
+def run_statement(database, step):
+    """Run the statement of a Step and return the Report: psql's table, or columns and rows."""
+    statement = step.work
+    if step.mode == "read-write":
+        session, warnings = database.connect(), []
+        result = _query(database, session, statement, ())
+    else:
+        session, warnings = _read_only_session(database, statement)
+        result = _query(database, session, statement, ("BEGIN READ ONLY", "SELECT 1"))
+    data = {"columns": result.columns, "rows": [_json_row(row, result.types) for row in result.rows], "tag": result.tag}
+    text = aligned(result) if result.columns else ""
+    return Report(data, [text] if text else [], result.tag or "", warnings)
+
+
+def _query(database, session, statement, before):
+    from nself_core.postgres.errors import connection_failure, failure_of
+    from nself_core.postgres.session import ConnectionLost, StatementFailed
+
+    try:
+        with session:
+            return session.query(statement.text, before)
+    except StatementFailed as failed:
+        raise failure_of(failed.error, database.where, statement.text) from None
+    except ConnectionLost as lost:
+        raise connection_failure(lost.text, database.where) from None
+
+
+def _read_only_session(database, statement):
+    """A session that may only read, as the reader role where there is one, and the warnings that go with it."""
+    login = find_reader(database)
+    reason = sql_statements.read_only_refusal(statement)
+    if reason and not (login and sql_statements.allowed_for_reader(statement)):
+        raise Refused(f"not run, the shell is read-only: {reason}", "add --rw to write")
+    session = database.connect(login or Login(), READ_ONLY)
+    superuser = not login and session.rows(SQL_IS_SUPERUSER)[0]["superuser"]
+    return session, [NO_READER] if superuser else []
+
+
+def find_reader(database):
+    """The Login of the reader role; None where there is none or its password is not known here."""
+    login = Login(READER, _reader_password(database.settings))
+    if database.reach.kind == "url" and login.password is None:
+        return None
+    try:
+        database.connect(login, READ_ONLY).close()
+        return login
+    except CredentialsRefused:
+        return None
+
+
+def _password_file(settings):
+    return os.path.join(settings.root, ".nself", f"reader-{settings.env}")
+
+
+def _reader_password(settings):
+    """The reader's password: a setting, or the file that install_reader wrote."""
+    given = settings.get("NSELF_DB_READER_PASSWORD")
+    if given:
+        return given
+    try:
+        with open(_password_file(settings), encoding="utf-8") as file:
+            return file.read().strip() or None
+    except OSError:
+        return None
+
+
+def plan_terminal(writes, as_json):
+    """The Plan that opens psql on the terminal."""
+    if as_json:
+        raise UsageFailure("an interactive shell has no JSON", "give the statement by --command")
+    mode = "read-write" if writes else "read-only"
+    return Plan([Step("terminal", f"open psql ({mode})", None, mode)])
+
+
+def open_terminal(database, step):
+    """Run psql on the terminal until the user leaves it; the Report has psql's exit code."""
+    writes = step.mode == "read-write"
+    login = None if writes else find_reader(database)
+    database.connect(login or Login()).close()
+    variables = database.variables({} if writes else READ_ONLY)
+    argv, env = database.reach.interactive(variables, login or Login())
+    warnings = [] if writes or login else [NO_READER]
+    code = processes.replace([*argv, "-X", *prompt_arguments(database.settings, step.mode)], env)
+    return Report({}, (), "", warnings, code)
+
+
+def prompt_arguments(settings, mode):
+    """psql's arguments for a prompt that names environment and mode, red where it is prod."""
+    label = f"{settings.env} {mode} "
+    if settings.is_prod and not os.environ.get("NO_COLOR"):
+        label = f"%[%033[1;31m%]{label}%[%033[0m%]"
+    prompt = label.replace("'", "") + "%/%R%x%# "
+    return ["-v", f"PROMPT1={prompt}", "-v", f"PROMPT2={prompt}"]
+
+
+def plan_reader(database, settings):
+    """The Plan that makes the reader role: it may log in and read everything, and nothing else."""
+    facts = database.rows(
+        "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = :reader) AS there, "
+        "pg_catalog.current_setting('server_version_num')::int AS version, pg_catalog.current_database() AS database",
+        reader=READER,
+    )[0]
+    texts = sql_reader(facts["there"], facts["version"], facts["database"], _schemas(database))
+    loses = (f"login role {READER} is made; it may read every table of database {facts['database']}",)
+    step = Step("reader", f"make the login role {READER}", ";\n".join(texts) + ";", "transaction", True, texts)
+    return Plan([step], loses=loses, asks_everywhere=True)
+
+
+def _schemas(database):
+    rows = database.rows(
+        "SELECT nspname AS name FROM pg_catalog.pg_namespace "
+        "WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema' ORDER BY nspname"
+    )
+    return [row["name"] for row in rows]
+
+
+def sql_reader(there, version, database, schemas):
+    """The statements that make the reader role.
+
+    Arguments: `there`, whether it exists; `version`, the server's as a number; `schemas`, names for a server before 14,
+    which has no pg_read_all_data (manual, "Predefined Roles").
+    """
+    role = identifier(READER)
+    verb = "ALTER" if there else "CREATE"
+    texts = [f"{verb} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION",
+             f"ALTER ROLE {role} SET default_transaction_read_only = on",
+             f"GRANT CONNECT ON DATABASE {identifier(database)} TO {role}"]
+    if version >= 140000:
+        return [*texts, f"GRANT pg_read_all_data TO {role}"]
+    for schema in map(identifier, schemas):
+        texts += [f"GRANT USAGE ON SCHEMA {schema} TO {role}",
+                  f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
+                  f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA {schema} TO {role}",
+                  f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO {role}"]
+    return texts
+
+
+def install_reader(database, step):
+    """Make the reader role; where a password is needed to log in, make one and keep it in a file of ours (0600)."""
+    texts = [*step.work]
+    if database.reach.kind == "url":
+        password = _reader_password(database.settings) or os.urandom(24).hex()
+        texts.append(f"ALTER ROLE {identifier(READER)} PASSWORD {literal(password)}")
+        write_password(_password_file(database.settings), password)
+    database.execute("BEGIN", *texts, "COMMIT")
+    return Report({"reader": READER}, (), f"login role {READER} is ready; read-only shells use it from now on")
+
+
+def write_password(path, password):
+    """Write the reader's password, readable for us alone, whole or not at all."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    temporary = f"{path}.{os.getpid()}"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(password + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise Failure(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _json_row(row, types):
+    return [json_value(text, kind) for text, kind in zip(row, types)]
+
+
+def json_value(text, kind):
+    """A value as JSON has it: numbers, booleans and JSON as themselves, everything else as the server's text.
+
+    A number that a JSON reader's float would change (numeric with many digits, NaN) stays text.
+    """
+    if text is None or not kind:
+        return text
+    if kind == "boolean":
+        return text == "t"
+    if kind in ("json", "jsonb"):
+        import json
+
+        return json.loads(text)
+    if kind.partition("(")[0] not in NUMERIC:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        return _exact_float(text)
+
+
+def _exact_float(text):
+    from decimal import Decimal
+
+    number = float(text)
+    if number - number != 0 or Decimal(repr(number)) != Decimal(text):
+        return text
+    return number
+
+
+def aligned(result):
+    """The result as psql's aligned table: titles centred, numbers to the right, the number of rows below."""
+    grid = [["" if value is None else cell_text(value) for value in row] for row in result.rows]
+    titles = [cell_text(name) for name in result.columns]
+    widths = [max(map(display_width, column)) for column in zip(titles, *grid)]
+    right = [kind.partition("(")[0] in NUMERIC for kind in result.types]
+    lines = [" " + " | ".join(_centred(title, width) for title, width in zip(titles, widths)),
+             "-" + "-+-".join("-" * width for width in widths) + "-"]
+    for row in grid:
+        cells = [_padded(text, width, side) for text, width, side in zip(row, widths, right)]
+        lines.append((" " + " | ".join(cells)).rstrip())
+    count = len(grid)
+    return "\n".join([*lines, f"({count} row{'' if count == 1 else 's'})"]) + "\n"
+
+
+def _centred(text, width):
+    left = (width - display_width(text)) // 2
+    return " " * left + text + " " * (width - display_width(text) - left)
+
+
+def _padded(text, width, right):
+    blanks = " " * (width - display_width(text))
+    return blanks + text if right else text + blanks

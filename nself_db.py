@@ -1,0 +1,512 @@
+#!/usr/bin/env python3
+"""nself-db: everything an nSelf stack needs of its database, in one command.
+
+This module is the face: the table of commands, their options, and one handler a command. A handler gathers facts,
+lets a room below decide, and returns a Report; it never prints and never knows --json. What is imported here at
+the top is all that `--version` and a group's help may cost (DESIGN.md, "Start-up is part of the shape").
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import namedtuple
+
+from nself_core import __version__
+from nself_core.failures import Failure, Interrupted, UsageFailure
+
+# ---------------------------------------------------------------------------------------------------------------
+# Options: each is named once and used by its name in the table.
+# ---------------------------------------------------------------------------------------------------------------
+
+Option = namedtuple("Option", "names keywords")
+Row = namedtuple("Row", "path help options effect example")
+
+READS, WRITES, DESTROYS = "reads", "writes", "destroys"
+
+
+def option(*names, **keywords):
+    """An option or argument of a command, as argparse's add_argument takes it."""
+    return Option(names, keywords)
+
+
+def row(path, help, *options, effect, example):
+    """A command: its words, its help sentence, its options, what it does to the database, and an example."""
+    return Row(path, help, options, effect, example)
+
+
+def whole_number(text):
+    """A count from 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def seconds(text):
+    """A number of seconds from 0."""
+    value = float(text)
+    if not 0 <= value < 10**6:
+        raise ValueError(text)
+    return value
+
+
+def version(text):
+    """A migration's version in any spelling: 7, 00013, 20240501120000."""
+    from nself_core.migrations.files import parse_version
+
+    return parse_version(text)
+
+
+ENV = option("--env", metavar="NAME", help="the environment: dev, staging, prod (default: the active one)")
+DRY_RUN = option("--dry-run", action="store_true", help="print what would run, then exit without running it")
+JSON = option("--json", action="store_true", help="print one JSON document")
+VERBOSE = option("--verbose", "-v", action="store_true", help="print each SQL statement as it runs")
+QUIET = option("--quiet", "-q", action="store_true", help="print errors and the final status only")
+PROJECT = option("--project", metavar="DIR", help="the project's root (default: found upward from here)")
+URL = option("--url", metavar="URL", help="connect by this URL instead of through the stack's container")
+DRIVER = option("--driver", choices=("psql", "psycopg"), help="what talks to Postgres where a URL is given")
+GLOBAL = (ENV, DRY_RUN, JSON, VERBOSE, QUIET, PROJECT, URL, DRIVER)
+
+FORCE = option("--force", action="store_true", help="do not ask before destroying")
+CONFIRM = option("--confirm", metavar="PROJECT", help="with --force in prod: the project's name")
+COUNT = option("--count", type=whole_number, metavar="N", help="at most N migrations (up: all, down: 1)")
+TO = option("--to", type=version, metavar="VERSION", help="the last version that is applied afterwards")
+SKIP_METADATA = option("--skip-metadata", action="store_true", help="do not reload Hasura's metadata afterwards")
+OUT_OF_ORDER = option("--allow-out-of-order", action="store_true", help="also apply versions older than the newest applied")
+INCONSISTENT = option("--allow-inconsistent", action="store_true", help="commit even what breaks tables that Hasura tracks")
+STRICT = option("--strict", action="store_true", help="fail before running when an applied file has changed")
+LOCK_WAIT = option("--lock-wait", type=seconds, default=60.0, metavar="S", help="seconds to wait for another run (60)")
+EXIT_CODE = option("--exit-code", action="store_true", help="exit with 1 when anything is not applied")
+NAME = option("name", metavar="NAME", help="lower-case letters, digits, _ and -")
+SQL = option("--sql", metavar="SQL", help="the statements to put into the file; the down file is derived where it is clear")
+MIGRATION = option("--migration", type=version, required=True, metavar="VERSION", help="the migration's version")
+VERSION = option("version", nargs="?", type=version, metavar="VERSION", help="the last version to record")
+FROM_HASURA = option("--from-hasura", action="store_true", help="take over the versions that Hasura's CLI has recorded")
+APPLIED = option("--applied", action="store_true", help="record it as applied, running nothing")
+PENDING = option("--pending", action="store_true", help="forget it, running nothing")
+STATEMENT_DONE = option("--statement-done", type=whole_number, metavar="K", help="statement K, which was begun, took effect")
+STATEMENT_UNDONE = option("--statement-undone", type=whole_number, metavar="K", help="statement K did not take effect")
+COUNTS = option("--counts", action="store_true", help="count the rows of each table")
+FILTER = option("--filter", metavar="PREFIX", help="only names that begin with PREFIX")
+ALL = option("--all", action="store_true", help="every schema of the database, not only managed prefixes")
+COMMAND = option("--command", metavar="SQL", help="run one SQL statement and exit")
+RW = option("--rw", action="store_true", help="read-write (default: read-only)")
+INSTALL_READER = option("--install-reader", action="store_true", help="make the login role that read-only shells use")
+
+# ---------------------------------------------------------------------------------------------------------------
+# The commands.
+# ---------------------------------------------------------------------------------------------------------------
+
+GROUPS = {
+    "migrate": "Apply, roll back, inspect and create schema migrations.",
+    "server": "The embedded server of a project that has no stack (NSELF_DB_ENGINE=embedded).",
+}
+
+COMMANDS = (
+    row("migrate up", "Apply all pending migrations.", COUNT, TO, SKIP_METADATA, OUT_OF_ORDER, INCONSISTENT, STRICT, LOCK_WAIT,
+        effect=WRITES, example="nself-db migrate up --count 3"),
+    row("migrate down", "Roll back the last applied migrations.", COUNT, TO, SKIP_METADATA, INCONSISTENT, LOCK_WAIT, FORCE,
+        CONFIRM, effect=DESTROYS, example="nself-db migrate down --count 2"),
+    row("migrate status", "Show which migrations are applied, pending, changed or missing.", EXIT_CODE,
+        effect=READS, example="nself-db migrate status --json"),
+    row("migrate create", "Create a migration and its down file.", NAME, SQL,
+        effect=WRITES, example='nself-db migrate create add_preferences --sql "ALTER TABLE users ADD COLUMN preferences jsonb"'),
+    row("migrate verify-checksums", "Find applied migration files that have changed or vanished.",
+        effect=READS, example="nself-db migrate verify-checksums"),
+    row("migrate reset-checksum", "Accept the present text of an applied migration file.", MIGRATION, FORCE, CONFIRM,
+        effect=DESTROYS, example="nself-db migrate reset-checksum --migration 20240501120000"),
+    row("migrate baseline", "Record migrations as applied without running them.", VERSION, FROM_HASURA, FORCE,
+        effect=WRITES, example="nself-db migrate baseline 20240501120000"),
+    row("migrate repair", "Settle a migration that was left half done.", MIGRATION, APPLIED, PENDING, STATEMENT_DONE,
+        STATEMENT_UNDONE, FORCE, CONFIRM, effect=DESTROYS,
+        example="nself-db migrate repair --migration 20240501120000 --statement-done 2"),
+    row("list", "List tables, views and sequences with a managed prefix.", COUNTS, FILTER, ALL,
+        effect=READS, example="nself-db list --counts"),
+    row("shell", "Open psql, read-only by default, or run one statement.", COMMAND, RW, INSTALL_READER, FORCE, CONFIRM,
+        effect=READS, example='nself-db shell --command "SELECT count(*) FROM users"'),
+    row("server status", "Show whether the embedded server runs.", effect=READS, example="nself-db server status"),
+    row("server stop", "Stop the embedded server.", effect=WRITES, example="nself-db server stop"),
+)
+
+# ---------------------------------------------------------------------------------------------------------------
+# Handlers: a handler's name is its path.
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def migrate_up(ctx, args):
+    from nself_core.migrations import planning, survey
+
+    found = survey.survey(ctx.settings, ctx.database)
+    chosen, warnings = planning.choose_up(found.entries, args.count, args.to, args.allow_out_of_order, args.strict)
+    plan = planning.plan_run(survey.read_ups(chosen), [*found.listing.warnings, *warnings], "apply")
+    return ctx.execute(ctx.with_reload(plan, found.ledger.facts, args), ctx.migration_performers("up", args))
+
+
+def migrate_down(ctx, args):
+    from nself_core.migrations import planning, survey
+
+    found = survey.survey(ctx.settings, ctx.database)
+    chosen = planning.choose_down(found.entries, args.count, args.to)
+    plan = planning.plan_run(survey.read_downs(chosen), found.listing.warnings, "roll back")
+    return ctx.execute(ctx.with_reload(plan, found.ledger.facts, args), ctx.migration_performers("down", args))
+
+
+def migrate_status(ctx, args):
+    from nself_core.migrations import status
+
+    if ctx.settings.env == ctx.settings.active_env:
+        return status.report(status.read_state(ctx.settings, ctx.database), args.exit_code)
+    return status.compare(ctx.settings, ctx.database, ctx.other_database(ctx.settings.active_env), args.exit_code)
+
+
+def migrate_create(ctx, args):
+    from nself_core.migrations import create, files
+
+    plan = create.plan_command(args.name, args.sql, files.find_migrations(ctx.settings))
+    return ctx.execute(plan, {"file": create.apply_steps})
+
+
+def migrate_verify_checksums(ctx, args):
+    from nself_core.migrations import checks, survey
+
+    return checks.checksum_report(survey.survey(ctx.settings, ctx.database))
+
+
+def migrate_reset_checksum(ctx, args):
+    from nself_core.migrations import repair, survey
+
+    found = survey.survey(ctx.settings, ctx.database)
+    return ctx.execute(repair.plan_reset_checksum(found, args.migration), ctx.sql_performers())
+
+
+def migrate_baseline(ctx, args):
+    from nself_core.migrations import baseline, survey
+
+    found = survey.survey(ctx.settings, ctx.database)
+    plan = baseline.plan_baseline(ctx.database, found, args.version, args.from_hasura, args.force)
+    return ctx.execute(plan, ctx.sql_performers())
+
+
+def migrate_repair(ctx, args):
+    from nself_core.migrations import repair, survey
+
+    found = survey.survey(ctx.settings, ctx.database)
+    choice = repair.choose(args.applied, args.pending, args.statement_done, args.statement_undone)
+    return ctx.execute(repair.plan_repair(found, args.migration, choice), ctx.sql_performers())
+
+
+def list(ctx, args):  # noqa: A001 - a handler's name is its path
+    from nself_core import inventory
+
+    prefixes = None if args.all else ctx.settings.prefixes
+    return inventory.report(ctx.database, prefixes, args.filter, args.counts, ctx.console.progress)
+
+
+def shell(ctx, args):
+    from nself_core import shell as room
+
+    if args.install_reader:
+        plan = room.plan_reader(ctx.database, ctx.settings)
+    elif args.command is not None:
+        plan = room.plan_command(args.command, args.rw)
+    else:
+        plan = room.plan_terminal(args.rw, args.json)
+    return ctx.execute(plan, ctx.shell_performers())
+
+
+def server_status(ctx, args):
+    from nself_core import server
+
+    return server.status(ctx.settings)
+
+
+def server_stop(ctx, args):
+    from nself_core import server
+
+    return ctx.execute(server.plan_stop(ctx.settings), {"server": server.stopper(ctx.settings)})
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What a handler is given.
+# ---------------------------------------------------------------------------------------------------------------
+
+
+class Context:
+    """One command under way: its settings, its database and its console, each made when first asked for."""
+
+    def __init__(self, command, args, console):
+        self.command = command
+        self.args = args
+        self.console = console
+        self._settings = None
+        self._databases = []
+
+    @property
+    def settings(self):
+        """The settings of the chosen environment."""
+        if self._settings is None:
+            from nself_core.settings import load_settings
+
+            args = self.args
+            self._settings = load_settings(args.project, args.env, args.url)
+            self.console.add_secrets(self._settings.secrets)
+            for name, shown, source in self._settings.describe() if args.verbose else ():
+                self.console.detail(f"{name}={shown}  ({source})")
+        return self._settings
+
+    @property
+    def database(self):
+        """The database of the chosen environment; connected with the first question."""
+        if not self._databases:
+            self._databases.append(self._open(self.settings))
+        return self._databases[0]
+
+    def other_database(self, env):
+        """The database of another environment, as (settings, Database)."""
+        settings = self.settings.for_env(env)
+        self.console.add_secrets(settings.secrets)
+        database = self._open(settings)
+        self._databases.append(database)
+        return settings, database
+
+    def _open(self, settings):
+        from nself_core.postgres.database import Database
+
+        return Database(settings, self.command, self.console.sql, self.args.driver)
+
+    def execute(self, plan, performers):
+        """Show or perform a plan."""
+        from nself_core.plan import execute
+
+        return execute(plan, performers, self.args.dry_run, self._consent)
+
+    def _consent(self, plan):
+        """Ask before destroying; `down`, `repair` and `reset-checksum` ask only in prod (issue 2)."""
+        from nself_core.consent import Target, confirm
+
+        if not self.settings.is_prod and not plan.asks_everywhere:
+            return
+        target = Target(self.settings.env, self.database.where, self.database.name, self.settings.project_name)
+        confirm(self.console, target, plan.loses, force=self.args.force, confirm_name=self.args.confirm,
+                environ=os.environ, stdin=sys.stdin)
+
+    def with_reload(self, plan, facts, args):
+        """The plan, followed by the reload of Hasura's metadata where there is a Hasura and it is wanted."""
+        from nself_core.migrations import reload
+
+        return plan if args.skip_metadata else reload.after(plan, facts, self.settings)
+
+    def migration_performers(self, direction, args):
+        """What performs the steps of `migrate up` and `migrate down`."""
+        from nself_core.migrations import live_api, reload, runner
+
+        def guard(facts):
+            return live_api.open_guard(self.database, facts, self.settings, args.allow_inconsistent)
+
+        options = runner.Options(direction, args.lock_wait, guard, self.console.progress)
+        return {
+            "migration": lambda steps: runner.run(self.database, [step.work for step in steps], options),
+            "reload": lambda steps: reload.perform(self.settings),
+        }
+
+    def sql_performers(self):
+        """What performs steps of plain SQL on the bookkeeping, under the migration lock."""
+        from nself_core.migrations import repair
+
+        return {"sql": lambda steps: repair.perform(self.database, steps, self.console.progress)}
+
+    def shell_performers(self):
+        """What performs the steps of `shell`; each has one step."""
+        from nself_core import shell as room
+
+        return {
+            "reader": lambda steps: room.install_reader(self.database, steps[0]),
+            "statement": lambda steps: room.run_statement(self.database, steps[0]),
+            "terminal": lambda steps: room.open_terminal(self.database, steps[0]),
+        }
+
+    def close(self):
+        """End the sessions."""
+        for database in self._databases:
+            database.close()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# From the words of the command line to a handler.
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def find_command(argv):
+    """Split the command line into the command's words and everything else.
+
+    Returns (path, rest): `path` may be a group's or incomplete, `rest` keeps options in their order. Options that every
+    command has may stand before its words.
+    """
+    takes_value = {name for item in GLOBAL if "action" not in item.keywords for name in item.names}
+    words, rest, position = [], [], 0
+    while position < len(argv):
+        token = argv[position]
+        position += 1
+        if token == "--" or find_row(" ".join(words)):
+            return " ".join(words), [*rest, token, *argv[position:]]
+        if not token.startswith("-"):
+            words.append(token)
+            if words == ["db"]:
+                words = []
+            continue
+        rest.append(token)
+        if token in takes_value and position < len(argv):
+            rest.append(argv[position])
+            position += 1
+    return " ".join(words), rest
+
+
+def find_row(path):
+    """The row of the table with this path, or None."""
+    return next((item for item in COMMANDS if item.path == path), None)
+
+
+def below(path):
+    """The rows of a group; of the empty path, all."""
+    return [item for item in COMMANDS if not path or item.path.startswith(path + " ")]
+
+
+def handler_of(path):
+    """The handler function of a command."""
+    return globals()[path.replace(" ", "_").replace("-", "_")]
+
+
+def build_parser(item):
+    """The argparse parser of one command."""
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message):
+            raise UsageFailure(message, f"see: nself-db {item.path} --help")
+
+    parser = Parser(
+        prog=f"nself-db {item.path}", description=item.help, epilog=f"Example:\n  {item.example}", allow_abbrev=False,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30),
+    )
+    for chosen in item.options:
+        parser.add_argument(*chosen.names, **chosen.keywords)
+    common = parser.add_argument_group("for every command")
+    for chosen in GLOBAL:
+        common.add_argument(*chosen.names, **chosen.keywords)
+    if FORCE not in item.options:
+        parser.set_defaults(force=False)
+    if CONFIRM not in item.options:
+        parser.set_defaults(confirm=None)
+    return parser
+
+
+def group_help(path):
+    """The help of the program or of a group: its commands with their sentences."""
+    rows = below(path)
+    width = max(len(item.path) for item in rows)
+    lines = [f"usage: nself-db {path + ' ' if path else ''}COMMAND [OPTIONS]", ""]
+    lines += [GROUPS[path] if path else "Everything an nSelf stack needs of its database, in one command.", ""]
+    lines += [f"  {item.path:<{width}}  {item.help}" for item in rows]
+    lines += ["", "For every command:"]
+    names = [", ".join(item.names) + (f" {item.keywords['metavar']}" if "metavar" in item.keywords else "") for item in GLOBAL]
+    wide = max(map(len, names))
+    lines += [f"  {name:<{wide}}  {item.keywords['help']}" for name, item in zip(names, GLOBAL)]
+    lines += ["", "More of a command: nself-db COMMAND --help"]
+    return "\n".join(lines) + "\n"
+
+
+def unknown_command(path):
+    """The failure for words that are no command."""
+    import difflib
+
+    near = difflib.get_close_matches(path, [*(item.path for item in COMMANDS), *GROUPS], 1)
+    return UsageFailure(f"there is no command {path!r}", f"did you mean: nself-db {near[0]}" if near else "see: nself-db --help")
+
+
+def version_text(verbose):
+    """The program's version; verbose, also what it runs on: Python, psycopg's implementation and its libpq."""
+    text = f"nself-db {__version__}\n"
+    if not verbose:
+        return text
+    import platform
+
+    text += f"Python {platform.python_version()} at {sys.executable}\n"
+    try:
+        import psycopg
+
+        return text + f"psycopg {psycopg.__version__}, {psycopg.pq.__impl__}, libpq {psycopg.pq.version()}\n"
+    except ImportError as error:
+        return text + f"psycopg: not usable ({error})\n"
+
+
+def main(argv=None):
+    """Run one command line and return its exit code.
+
+    Argument: `argv`, the words after the program's name, by default this process's.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _main([*argv])
+    except BrokenPipeError:
+        # The reader has gone (`| head`): what is left has nowhere to go, and saying so neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def _main(argv):
+    path, rest = find_command(argv)
+    item = find_row(path)
+    if item is None and not path and "--version" in rest:
+        sys.stdout.write(version_text({"--verbose", "-v"} & {*rest}))
+        sys.stdout.flush()
+        return 0
+    if item is None and below(path) and not {*rest} - {"--help", "-h"}:
+        sys.stdout.write(group_help(path))
+        sys.stdout.flush()
+        return 0
+    return _run(item, path, rest)
+
+
+def _run(item, path, rest):
+    """Parse one command's options, call its handler, and say how it ended."""
+    from nself_core.output import Console
+
+    words = rest[: rest.index("--")] if "--" in rest else rest
+    console = Console(sys.stdout, sys.stderr, "--json" in words, bool({"--quiet", "-q"} & {*words}),
+                      bool({"--verbose", "-v"} & {*words}))
+    context = None
+    try:
+        if item is None:
+            raise unknown_command(path) if path else UsageFailure("a command is missing", "see: nself-db --help")
+        args = build_parser(item).parse_args(rest)
+        console.quiet, console.verbose, console.json_mode = args.quiet, args.verbose, args.json
+        context = Context(path, args, console)
+        _end_on_sigterm()
+        report = handler_of(path)(context, args)
+        return console.emit(report, path, context.settings.env, args.dry_run)
+    except KeyboardInterrupt:
+        return _fail(console, context, path, Interrupted("interrupted"))
+    except Failure as failure:
+        return _fail(console, context, path, failure)
+    finally:
+        if context:
+            context.close()
+
+
+def _fail(console, context, path, failure):
+    loaded = context._settings if context else None
+    return console.emit_failure(failure, path, loaded.env if loaded else None, bool(context and context.args.dry_run))
+
+
+def _end_on_sigterm():
+    """A plain `kill` ends a run as Ctrl-C does: what is under way is undone or recorded first."""
+    import signal
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Fixtures of the tests: servers, databases, projects, the program, and what stands between them.
+
+A test asks for `project` (or `database`, or `server`) and runs once over each way to a server; marked `versions` it
+runs over every supported version too, marked `servers` over those it names. A test that needs just one real Postgres
+asks for `plain_project`.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from bed.gaps import Gap, GapReporter, not_run
+from bed.pooler import Pooler
+from bed.projects import Project, Runner
+from bed.proxy import Proxy
+from bed.servers import FULL_PASS, NASTY_NAME, VERSION_MATRIX, Bed, Database
+from bed.session import BedSession
+
+_numbers = itertools.count(1)
+
+
+def pytest_configure(config):
+    """Name our markers, and have the gaps counted."""
+    config.addinivalue_line("markers", "versions: run over every supported version of Postgres, not only one")
+    config.addinivalue_line("markers", "servers(*names): run over these servers, such as container-13")
+    config.pluginmanager.register(GapReporter(), "gaps")
+
+
+def pytest_generate_tests(metafunc):
+    """Give each test that reaches `server` its servers."""
+    if "server" in metafunc.fixturenames:
+        chosen = metafunc.definition.get_closest_marker("servers")
+        names = VERSION_MATRIX if metafunc.definition.get_closest_marker("versions") else FULL_PASS
+        names = chosen.args if chosen else names
+        metafunc.parametrize("server", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def bed(request):
+    """The Bed of this run: every server, started when first asked for."""
+    session = BedSession()
+    bed = Bed(session)
+    bed.wanted_versions = _container_versions(request.session.items)
+    yield bed
+    bed.close()
+    session.close()
+
+
+def _container_versions(items):
+    names = {item.callspec.params.get("server", "") for item in items if hasattr(item, "callspec")}
+    return sorted({int(name.rpartition("-")[2]) for name in names if name.startswith(("container", "url"))})
+
+
+def _or_gap(make, *arguments, **options):
+    try:
+        return make(*arguments, **options)
+    except Gap as gap:
+        return not_run(gap.what, gap.reason)
+
+
+@pytest.fixture(scope="session")
+def server(bed, request):
+    """A Server, in turn each of FULL_PASS or of VERSION_MATRIX. It is shared: leave it as it was."""
+    return _or_gap(bed.server, request.param)
+
+
+@pytest.fixture(scope="session")
+def plain_server(bed, request):
+    """This host's own Postgres by URL, no Docker; parametrise it indirectly for another driver than psql."""
+    return _or_gap(bed.plain_server, getattr(request, "param", "psql"))
+
+
+@pytest.fixture
+def make_database():
+    """make_database(server, name=None) -> a fresh Database, dropped after the test; without `name` it gets one."""
+    made = []
+
+    def make(server, name=None):
+        server.cluster.ensure_running()
+        database = Database(server, name or f"test_{next(_numbers)}")
+        server.drop_database(database.name)
+        server.create_database(database.name)
+        made.append(database)
+        return database
+
+    yield make
+    for database in made:
+        database.server.cluster.ensure_running()
+        database.server.drop_database(database.name)
+
+
+@pytest.fixture
+def database(server, make_database):
+    """A fresh Database on `server`."""
+    return make_database(server)
+
+
+@pytest.fixture
+def nasty_database(server, make_database):
+    """A fresh Database on `server` whose name wants quoting everywhere."""
+    return make_database(server, NASTY_NAME)
+
+
+@pytest.fixture
+def make_project(tmp_path, run):
+    """make_project(database) -> a Project that leads to it, in a folder of its own below tmp_path."""
+    return lambda database: Project(tmp_path / f"project-{next(_numbers)}", database, run)
+
+
+@pytest.fixture
+def project(database, make_project):
+    """A Project with an empty migrations/ and a .env.dev that leads to `database`."""
+    return make_project(database)
+
+
+@pytest.fixture
+def plain_project(plain_server, make_database, make_project):
+    """As `project`, on `plain_server`."""
+    return make_project(make_database(plain_server))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(*arguments, cwd=…, env=…, stdin=…, timeout=…) -> Outcome of nself-db in a clean environment."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return Runner(home)
+
+
+@pytest.fixture
+def new_container(bed):
+    """new_container(version, **options) -> a ContainerCluster of the test's own, to be stopped, killed or filled."""
+    made = []
+
+    def make(version=15, **options):
+        made.append(_or_gap(bed.new_container, version, **options))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def new_plain(bed):
+    """new_plain(**options) -> a PlainCluster of the test's own, to be stopped or killed."""
+    made = []
+
+    def make(**options):
+        made.append(_or_gap(bed.new_plain, **options))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def pooler(bed):
+    """pooler(cluster, pool_mode, **options) -> a Pooler in front of a cluster that is reached by TCP."""
+    made = []
+
+    def make(cluster, pool_mode="transaction", **options):
+        made.append(_or_gap(Pooler, bed.session, cluster, pool_mode, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def proxy():
+    """proxy(cluster) -> a Proxy to a cluster that is reached by TCP."""
+    made = []
+
+    def make(cluster):
+        made.append(Proxy(cluster.port, cluster.host))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
