@@ -155,7 +155,7 @@ def migrate_status(ctx, args):
     from nself_core.migrations import status
 
     if ctx.settings.env == ctx.settings.active_env:
-        return status.report(status.read_state(ctx.settings, ctx.database), args.exit_code)
+        return status.report(*status.read_state(ctx.settings, ctx.database), args.exit_code)
     return status.compare(ctx.settings, ctx.database, ctx.other_database(ctx.settings.active_env), args.exit_code)
 
 
@@ -167,9 +167,9 @@ def migrate_create(ctx, args):
 
 
 def migrate_verify_checksums(ctx, args):
-    from nself_core.migrations import checks, survey
+    from nself_core.migrations import status
 
-    return checks.checksum_report(survey.survey(ctx.settings, ctx.database))
+    return status.checksum_report(*status.read_state(ctx.settings, ctx.database))
 
 
 def migrate_reset_checksum(ctx, args):

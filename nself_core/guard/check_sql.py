@@ -148,7 +148,8 @@ def sql_unsatisfied(needed):
     Arguments: `needed`, Requirements. Returns SQL that gives rows kind, schema, table, name, why: one for each broken
     requirement, as requirements.without and requirements.describe take them. It only reads, on Postgres 13 and later.
     """
-    things, reasons = {}, {}
+    things: dict = {}
+    reasons: dict = {}
     for requirement in sorted(needed, key=_by_name):
         thing = things.setdefault(requirement._replace(why=""), _as_item(requirement))
         thing["why"].append(reasons.setdefault(requirement.why, len(reasons) + 1))

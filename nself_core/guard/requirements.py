@@ -66,7 +66,7 @@ def requirements(metadata):
     with `sources`, or version 2 with `tables` at its top. Returns a frozenset, empty when source `default` is not
     there or is not Postgres. What has not the expected form is passed over: the engine would not have stored it.
     """
-    source = _default_source(metadata)
+    source = default_source(metadata)
     tables = _tracked_tables(source)
     found = set(_of_other_places(metadata, tables))
     for name, tracked in tables.items():
@@ -109,11 +109,11 @@ def describe(rows):
 
     What is missing because its whole table is missing goes into the table's line.
     """
-    reasons = {}
+    reasons: dict = {}
     for row in rows:
         reasons.setdefault((row["kind"], row["schema"], row["table"], row["name"]), set()).add(row["why"])
     gone = {thing[1:3] for thing in reasons if thing[0] == TABLE}
-    parts = {}
+    parts: dict = {}
     for kind, *place, _name in reasons:
         if kind != TABLE and tuple(place) in gone:
             parts[tuple(place)] = parts.get(tuple(place), 0) + 1
@@ -160,7 +160,8 @@ def _readable(requirement):
 # The document.
 
 
-def _default_source(metadata):
+def default_source(metadata):
+    """The part of a metadata document that is source `default`; empty when that is absent or not Postgres."""
     if "sources" not in metadata:
         return metadata
     for source in _dicts(metadata["sources"]):
@@ -224,14 +225,14 @@ def _of(value, key):
 
 def _of_table(name, tracked, tables):
     entry = tracked.entry
-    shown = ".".join(name)
-    yield Requirement(TABLE, *name, "", "tracked table")
+    schema, table = name
+    yield Requirement(TABLE, schema, table, "", "tracked table")
     if entry.get("is_enum"):
-        yield Requirement(ENUM_TABLE, *name, "", "enum table")
+        yield Requirement(ENUM_TABLE, schema, table, "", "enum table")
     yield from _of_relationships(name, tracked)
     yield from _of_permissions(name, entry, tables)
     for field in _dicts(entry.get("computed_fields")):
-        why = f"computed field {field.get('name')} of {shown}"
+        why = f"computed field {field.get('name')} of {schema}.{table}"
         yield from _function(_of(field.get("definition"), "function"), why)
     for trigger in _dicts(entry.get("event_triggers")):
         yield from _of_event_trigger(name, trigger)
@@ -240,8 +241,9 @@ def _of_table(name, tracked, tables):
 
 
 def _columns(table, names, why):
+    schema, name = table
     for column in names:
-        yield Requirement(COLUMN, *table, column, why)
+        yield Requirement(COLUMN, schema, name, column, why)
 
 
 def _function(value, why):
@@ -281,14 +283,15 @@ def _hop_to(table, columns, mapping):
     return other and Hop(columns, other, mapping if isinstance(mapping, dict) else {})
 
 
-def _of_relationships(table, tracked):
+def _of_relationships(place, tracked):
+    schema, table = place
     for name, hop in tracked.relationships.items():
         if hop is None:
             continue
-        why = f"relationship {name} of {'.'.join(table)}"
-        yield Requirement(RELATIONSHIP, *table, name, why, (), hop.columns, hop.other)
+        why = f"relationship {name} of {schema}.{table}"
+        yield Requirement(RELATIONSHIP, schema, table, name, why, (), hop.columns, hop.other)
         if not hop.columns:
-            yield from _columns(table, _names(hop.mapping), why)
+            yield from _columns(place, _names(hop.mapping), why)
             yield from _columns(hop.other, _names(list(hop.mapping.values())), why)
 
 
@@ -310,9 +313,8 @@ def _of_other_places(metadata, tables):
         target = _of(relationship.get("definition"), "to_source") or relationship
         table = table_name(_of(target, "table") or _of(target, "remote_table"))
         if table in tables and target.get("source", SOURCE) == SOURCE:
-            columns = [name for name in _values(target.get("field_mapping")) if name not in tables[table].computed_fields]
-            why = f"relationship {relationship.get('name')} of {place}"
-            yield from _columns(table, columns, why)
+            columns = set(_values(target.get("field_mapping"))) - tables[table].computed_fields
+            yield from _columns(table, columns, f"relationship {relationship.get('name')} of {place}")
 
 
 def _values(mapping):
@@ -366,12 +368,13 @@ def _in_expression(expression, spot, scope):
 def _in_exists(value, scope):
     table = table_name(_of(value, "_table"))
     if table:
-        yield Requirement(TABLE, *table, "", scope.why)
+        schema, name = table
+        yield Requirement(TABLE, schema, name, "", scope.why)
         yield from _in_expression(_of(value, "_where"), Spot(table, ()), scope)
 
 
 def _in_field(key, value, spot, scope):
-    """One name of an expression: a column with its operators, a relationship with an expression, or a computed field."""
+    """One name of an expression: a column with operators, a relationship with an expression, or a computed field."""
     tracked = None if spot.path else scope.tables.get(spot.table)
     if tracked is None:
         if _is_expression(value):
@@ -387,7 +390,7 @@ def _in_field(key, value, spot, scope):
 
 
 def _is_expression(value):
-    """Whether `value`, under a name of a table that the metadata alone cannot tell, is an expression and not operators."""
+    """Whether `value`, under a name of a table that only the catalogue can tell, is an expression and not operators."""
     if not isinstance(value, dict):
         return False
     return any(key in AND_OR + NOT + EXISTS or not key.startswith(("_", "$")) for key in value)
@@ -440,5 +443,6 @@ def _compared_columns(operators):
 
 
 def _at(spot, column, why):
+    schema, table = spot.table
     path = (*spot.path, column) if spot.path else ()
-    return Requirement(COLUMN, *spot.table, ".".join(path) or column, why, path)
+    return Requirement(COLUMN, schema, table, ".".join(path) or column, why, path)

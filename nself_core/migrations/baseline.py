@@ -77,8 +77,7 @@ def _dropped(statement, made):
 
 def _step(work):
     migration = work.migration
-    texts = ledger.sql_applied(migration, work.checksum, work.script.mode, len(work.script.statements),
-                               ledger.locked(work.checksum))
+    texts = ledger.sql_applied(migration, work.script.mode, len(work.script.statements), ledger.locked(work.checksum))
     return _record_step(migration.version, migration.file, texts)
 
 

@@ -43,6 +43,7 @@ _PART_LIKELY = {
 _DIRECTIVE_LIKELY = re.compile(r"--[ \t]*nself[ \t]*:", re.IGNORECASE)
 
 _PIECE = re.compile(r"--([^\r\n]*)|(/\*)|\\[^\r\n]*")
+_COMMENT_OR_END = re.compile(r";|--[^\r\n]*|/\*")
 _BLOCK_MARK = re.compile(r"/\*|\*/")
 _LINE_END = re.compile(r"\r\n|\r|\n|\Z")
 
@@ -177,8 +178,17 @@ def _gaps(text, statements):
             yield start, token.offset
             start = token.offset + len(token.text)
         if statement.copy_data is not None:
-            start = _LINE_END.search(text, start).end() + len(statement.copy_data)
+            start = _data_start(text, start) + len(statement.copy_data)
     yield start, len(text)
+
+
+def _data_start(text, start):
+    """Where the data of a COPY begin whose last token ends at `start`: on the line behind its semicolon."""
+    match = _COMMENT_OR_END.search(text, start)
+    while match and match.group() != ";":
+        start = _block_end(text, match.end(), len(text)) if match.group() == "/*" else match.end()
+        match = _COMMENT_OR_END.search(text, start)
+    return _LINE_END.search(text, match.end()).end()
 
 
 def _comments(text, gaps):

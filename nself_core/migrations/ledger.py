@@ -138,7 +138,7 @@ def locked(value):
     return f"CASE WHEN pg_catalog.pg_try_advisory_lock({LOCK_KEY}) THEN {literal(value)} END"
 
 
-def sql_applied(migration, checksum, mode, statements, checksum_sql):
+def sql_applied(migration, mode, statements, checksum_sql):
     """The statements that record `migration` as applied in the open transaction.
 
     Arguments: `mode`, the script's; `statements`, how many it has; `checksum_sql`, the checksum as `proven` or `locked`

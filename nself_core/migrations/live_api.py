@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from nself_core import guard as tracked
+from nself_core.guard.check_sql import sql_guard, sql_unsatisfied
+from nself_core.guard.local_tree import read_local_metadata
+from nself_core.guard.requirements import narrow, requirements, without
+
+SQL_METADATA = "SELECT metadata FROM hdb_catalog.hdb_metadata"
 
 
 class ApiGuard:
@@ -17,11 +21,11 @@ class ApiGuard:
 
     def texts(self):
         """SQL that fails inside the migration's transaction when something newly broke."""
-        return () if self.allowed or not self.required else (tracked.sql_guard(self.required),)
+        return () if self.allowed or not self.required else (sql_guard(self.required),)
 
     def broken(self, database):
         """The requirement rows that do not hold now, as dicts."""
-        return database.rows(tracked.sql_unsatisfied(self.required)) if self.required else []
+        return database.rows(sql_unsatisfied(self.required)) if self.required else []
 
 
 def open_guard(database, facts, settings, allowed):
@@ -31,16 +35,9 @@ def open_guard(database, facts, settings, allowed):
     """
     if not facts["metadata"]:
         return None
-    rows = database.rows("SELECT metadata FROM hdb_catalog.hdb_metadata")
-    required = tracked.requirements(rows[0]["metadata"]) if rows else frozenset()
-    local = tracked.read_local_metadata(settings.path("HASURA_METADATA_DIR", "hasura/metadata"))
-    if local is not None:
-        required = tracked.narrow(required, tracked.requirements(local))
-    opened = ApiGuard(required, allowed)
-    before = {_identity(row) for row in opened.broken(database)}
-    opened.required = frozenset(item for item in required if (item.kind, item.schema, item.table, item.name) not in before)
+    rows = database.rows(SQL_METADATA)
+    live = requirements(rows[0]["metadata"]) if rows else frozenset()
+    local = read_local_metadata(settings.path("HASURA_METADATA_DIR", "hasura/metadata")).document
+    opened = ApiGuard(narrow(live, None if local is None else requirements(local)), allowed)
+    opened.required = without(opened.required, opened.broken(database))
     return opened
-
-
-def _identity(row):
-    return row["kind"], row["schema"], row["table"], row["name"]

@@ -15,8 +15,8 @@ STATES = (APPLIED, PENDING, OUT_OF_ORDER, MISSING, CHANGED, DIRTY)
 Entry = namedtuple("Entry", "version state migration record")
 Entry.__doc__ = "One version: its `state`, its `migration` (None when the file is gone) and `record` (None when unknown)."
 
-Work = namedtuple("Work", "migration script direction checksum")
-Work.__doc__ = "A migration to run: its Script, `direction` up or down, and the `checksum` of its up file."
+Work = namedtuple("Work", "migration script direction checksum text")
+Work.__doc__ = "A migration to run: its Script, `direction` up or down, its up file's `checksum`, the file's `text`."
 
 
 def list_entries(migrations, ledger, checksum_of):
@@ -147,7 +147,7 @@ def _count(items, noun):
 def plan_run(works, warnings, verb):
     """The Plan that runs `works` in order; `verb` is "apply" or "roll back"."""
     steps = [
-        Step("migration", f"{verb} {_file_of(work)}", _sql_of(work.script), _mode_of(work.script), verb != "apply", work)
+        Step("migration", f"{verb} {work.script.file}", work.text, _mode_of(work.script), verb != "apply", work)
         for work in works
     ]
     return Plan(steps, tuple(warnings), "nothing to apply" if verb == "apply" else "nothing to roll back",
@@ -156,14 +156,6 @@ def plan_run(works, warnings, verb):
 
 def _losses(works, verb):
     return () if verb == "apply" else tuple(f"{work.migration.file} is rolled back" for work in works)
-
-
-def _file_of(work):
-    return work.script.file
-
-
-def _sql_of(script):
-    return script.text
 
 
 def _mode_of(script):

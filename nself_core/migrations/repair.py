@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from nself_core.failures import CheckFailed, UsageFailure
 from nself_core.migrations import ledger, lock, survey
-from nself_core.migrations.files import checksum, read_text
 from nself_core.migrations.planning import DIRTY
-from nself_core.migrations.script import prefix_hash, read_script
+from nself_core.migrations.script import prefix_hash
 from nself_core.output import Report
 from nself_core.plan import Plan, Step
 
@@ -32,7 +31,7 @@ def plan_reset_checksum(found, version):
         return Plan((), nothing=f"the checksum of {entry.migration.file} is right already", data={"migration": None})
     texts = (ledger.sql_checksum(version, now),)
     if entry.record.checksum is None:
-        texts = ledger.sql_applied(entry.migration, now, "transaction", 0, ledger.locked(now))
+        texts = ledger.sql_applied(entry.migration, "transaction", 0, ledger.locked(now))
     title = f"accept the present text of {entry.migration.file}"
     work = {"texts": texts, "data": {"migration": str(version), "checksum": now}, "summary": f"checksum of {entry.migration.file} reset"}
     return Plan([Step("sql", title, ";\n".join(texts) + ";", "transaction", True, work)], loses=(title,))
@@ -55,10 +54,8 @@ def _applied(entry, way, number):
         raise CheckFailed(f"the file of version {entry.version} is gone", "bring it back, or use --pending")
     if entry.record is not None and not entry.record.dirty:
         return (), f"version {entry.version} is applied already"
-    text = read_text(entry.migration.up_path, entry.migration.file)
-    script = read_script(text, entry.migration.file)
-    total = checksum(text)
-    texts = ledger.sql_applied(entry.migration, total, script.mode, len(script.statements), ledger.locked(total))
+    (work,) = survey.read_ups([entry])
+    texts = ledger.sql_applied(entry.migration, work.script.mode, len(work.script.statements), ledger.locked(work.checksum))
     return texts, f"version {entry.version} recorded as applied"
 
 
@@ -82,10 +79,8 @@ def _statement(entry, way, number):
 
 
 def _statements(entry):
-    migration = entry.migration
-    if entry.record.direction == "up":
-        return read_script(read_text(migration.up_path, migration.file), migration.file).statements
-    return read_script(read_text(migration.down_path, migration.down_file), migration.down_file).statements
+    read = survey.read_ups if entry.record.direction == "up" else survey.read_downs
+    return read([entry])[0].script.statements
 
 
 def perform(database, steps, tell):

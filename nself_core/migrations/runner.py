@@ -12,6 +12,8 @@ import time
 from collections import namedtuple
 
 from nself_core.failures import CheckFailed, Failure, Interrupted, MigrationFailed, Unreachable
+from nself_core.guard.check_sql import BROKEN_SQLSTATE
+from nself_core.guard.requirements import describe
 from nself_core.migrations import ledger as ledgers
 from nself_core.migrations import lock, partial, units
 from nself_core.output import Report
@@ -183,9 +185,9 @@ class _Run:
 def stream_failure(where, work, failed):
     """The failure that shows a StatementFailed of a transactional file; nothing of the file was kept."""
     error, script = failed.error, work.script
-    if error.sqlstate == "NSG01":
+    if error.sqlstate == BROKEN_SQLSTATE:
         return api_failure(work, json.loads(error.detail or "[]"), "would break the live API; nothing of it was kept")
-    if failed.index == CLOSING and error.sqlstate == "23502" and "nself_db" in f"{error.message} migrations nself_db":
+    if failed.index == CLOSING and error.sqlstate == "23502" and '"checksum"' in error.message:
         return MigrationFailed(
             "the file ended the transaction it ran in, or gave up the migration lock; it is not recorded",
             "leave BEGIN, COMMIT and pg_advisory_unlock_all() out of it, or mark it -- nself:no-transaction",
@@ -210,10 +212,3 @@ def api_failure(work, broken, sentence):
         excerpt="\n".join("  " + line for line in describe(broken)),
         data={"broken": broken},
     )
-
-
-def describe(broken):
-    """One line for each broken requirement row."""
-    return [f"{row['kind']} {row['schema']}.{row['table'] or row['name']}"
-            + (f".{row['name']}" if row["table"] and row["name"] and row["name"] != row["table"] else "")
-            + f": {row['why']}" for row in broken]

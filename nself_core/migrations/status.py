@@ -28,9 +28,8 @@ def hasura_warnings(found, hasura):
     ]
 
 
-def report(state, exit_code):
+def report(found, warnings, exit_code):
     """The Report of one environment; `exit_code`, whether anything not applied means exit 1."""
-    found, warnings = state
     rows = [entry_data(entry) for entry in found.entries]
     counts = counts_of(rows)
     table = Table(("version", "name", "state", "applied at"),
@@ -112,13 +111,13 @@ def _compare_summary(data):
     return f"{summary(data['counts'])}; {same} {compared['env']}"
 
 
-def checksum_report(found):
+def checksum_report(found, warnings):
     """The Report of `verify-checksums`: applied files that changed or vanished; exit 1 when there is one."""
     wrong = [entry for entry in found.entries if entry.state in (CHANGED, MISSING)]
     unknown = [entry for entry in found.entries if entry.state == APPLIED and entry.record.checksum is None]
     checked = sum(entry.state in (APPLIED, CHANGED, MISSING) for entry in found.entries)
     rows = [{"version": str(entry.version), "file": entry_data(entry)["file"], "state": entry.state} for entry in wrong]
-    warnings = [f"version {entry.version} was recorded by another tool: it has no checksum" for entry in unknown]
+    warnings = [*warnings, *(f"version {entry.version} was recorded by another tool: it has no checksum" for entry in unknown)]
     table = Table(("version", "file", "state"), [(row["version"], row["file"], row["state"]) for row in rows])
     summary_text = f"{len(wrong)} of {checked} applied files changed or vanished" if wrong else f"{checked} applied files unchanged"
     return Report({"checked": checked, "wrong": rows}, [table] if rows else [], summary_text, warnings, 1 if wrong else 0)

@@ -6,8 +6,7 @@ from collections import namedtuple
 
 from nself_core.failures import FileFailure, UsageFailure
 from nself_core.migrations import files, ledger, planning
-from nself_core.migrations.directives import TO_BE_WRITTEN
-from nself_core.migrations.script import read_script
+from nself_core.migrations.script import SELF_TEST, read_down_script, read_script
 
 Survey = namedtuple("Survey", "listing ledger entries")
 Survey.__doc__ = "The project's Listing, the database's Ledger, and the Entry of every version that either knows."
@@ -33,29 +32,26 @@ def read_ups(entries):
 
     Raises FileFailure with file and line for the first that must not run.
     """
-    works = []
-    for entry in entries:
-        migration = entry.migration
-        text = files.read_text(migration.up_path, migration.file)
-        script = read_script(text, migration.file)
-        works.append(planning.Work(migration, script, "up", files.checksum(text)))
-    return works
+    return [_read_up(entry.migration) for entry in entries]
+
+
+def _read_up(migration):
+    text = files.read_text(migration.up_path, migration.file)
+    checksum = files.checksum(text)
+    return planning.Work(migration, read_script(text, migration.file, checksum), "up", checksum, text)
 
 
 def read_downs(entries):
-    """The Works that roll `entries` back; raises FileFailure for a down file that was never written."""
-    works = []
-    for entry in entries:
-        migration = entry.migration
-        text = files.read_text(migration.down_path, migration.down_file)
-        if TO_BE_WRITTEN in text:
-            raise FileFailure("this down file is still to be written", "write what undoes the migration and take the mark out",
-                              file=migration.down_file)
-        script = read_script(text, migration.down_file)
-        if script.mode == "self_test":
-            raise FileFailure("this down file ends in ROLLBACK, so it would undo nothing", file=migration.down_file)
-        works.append(planning.Work(migration, script, "down", checksum_of(migration)))
-    return works
+    """The Works that roll `entries` back; raises FileFailure, too, for a down file that was never written."""
+    return [_read_down(entry.migration) for entry in entries]
+
+
+def _read_down(migration):
+    text = files.read_text(migration.down_path, migration.down_file)
+    script = read_down_script(text, migration.down_file, files.checksum(text))
+    if script.mode == SELF_TEST:
+        raise FileFailure("this down file ends in ROLLBACK, so it would undo nothing", file=migration.down_file)
+    return planning.Work(migration, script, "down", checksum_of(migration), text)
 
 
 def find_entry(entries, version):

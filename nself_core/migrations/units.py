@@ -7,9 +7,8 @@ runs half a statement").
 from __future__ import annotations
 
 from nself_core.migrations import ledger
-from nself_core.migrations.script import prefix_hash
+from nself_core.migrations.script import prefix_hash, settings_before
 from nself_core.postgres.session import Unit
-from nself_core.sql import statements as sql_statements
 from nself_core.sql.quoting import literal
 
 # What a file may have left in the session; RESET ALL does not touch the role.
@@ -35,16 +34,14 @@ def transaction_unit(label, work, guard_texts=()):
 def _bookkeeping(work):
     if work.direction == "down":
         return ledger.sql_removed(work.migration.version)
-    return ledger.sql_applied(work.migration, work.checksum, work.script.mode, len(work.script.statements),
-                              ledger.proven(work.checksum))
+    return ledger.sql_applied(work.migration, work.script.mode, len(work.script.statements), ledger.proven(work.checksum))
 
 
 def self_test_unit(label, work):
     """The Unit of a file that rolls itself back: run, undone, and recorded on its own."""
     script = work.script
     opening = (script.begin_text or "BEGIN", *_timeouts(script, "SET LOCAL"))
-    record = ledger.sql_applied(work.migration, work.checksum, script.mode, len(script.statements),
-                                ledger.locked(work.checksum))
+    record = ledger.sql_applied(work.migration, script.mode, len(script.statements), ledger.locked(work.checksum))
     return Unit(label, opening, script.statements, ("ROLLBACK", *RESET_SESSION, "BEGIN", *record, "COMMIT"))
 
 
@@ -69,7 +66,7 @@ def partial_units(work, done, fresh):
             yield Unit(unit.first, statements=unit.statements)
             yield Unit(None, closing=("BEGIN", *mark_done))
         else:
-            yield Unit(unit.first, ("BEGIN",), unit.statements, mark_done)
+            yield Unit(unit.first, (unit.begin_text or "BEGIN",), unit.statements, mark_done)
     yield Unit(None, closing=(*RESET_SESSION, "BEGIN", *_finish(work), "COMMIT"))
 
 
@@ -84,9 +81,9 @@ def session_units(work, done):
     timeouts = _timeouts(work.script, "SET")
     if timeouts:
         yield Unit(None, closing=timeouts)
-    settings = [s for s in work.script.statements[:done] if sql_statements.is_session_setting(s)]
+    settings = settings_before(work.script.statements, done)
     if settings:
-        yield Unit(None, statements=tuple(settings))
+        yield Unit(None, statements=settings)
 
 
 def _timeouts(script, verb):

@@ -177,8 +177,8 @@ def _run_initdb(toolchain, place, folder):
 def _start(toolchain, place):
     import time
 
-    _drop_stale_pid_file(place)
     _make_socket_folder(place)
+    _clear_dead_server(place)
     _make_log(place)
     for _ in range(START_TRIES):
         done = _control(toolchain, place, "start", "-l", "$NSELF_DB_LOG", "-o", f"-k {place.socket_folder}")
@@ -191,12 +191,15 @@ def _start(toolchain, place):
     raise Unreachable("the embedded server did not start", _start_hint(place), excerpt=_log_tail(place.log))
 
 
-def _drop_stale_pid_file(place):
-    # Postgres removes the postmaster.pid of a server that is gone, but believes in one whose number belongs to any
-    # process of the same user: a zombie that PID 1 of a container never collects, or a stranger after a reboot.
+def _clear_dead_server(place):
+    # Postgres removes the lock files of a server that is gone, but believes in one whose number belongs to any process
+    # of the same user: a zombie that PID 1 of a container never collects, or a stranger after a reboot.
     pid = _recorded_pid(place)
-    if pid and not _is_server(pid, place):
-        os.remove(_pid_file(place))
+    if pid and _is_server(pid, place):
+        return
+    for path in (_pid_file(place), _socket(place) + ".lock"):
+        if os.path.lexists(path):
+            os.remove(path)
 
 
 def _is_server(pid, place):
@@ -215,6 +218,10 @@ def _recorded_pid(place):
             return file.readline().strip()
     except FileNotFoundError:
         return ""
+
+
+def _socket(place):
+    return os.path.join(place.socket_folder, f".s.PGSQL.{PORT}")
 
 
 def _pid_file(place):
@@ -280,7 +287,7 @@ def _answer(place, database):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(WAIT)
         try:
-            connection.connect(os.path.join(place.socket_folder, f".s.PGSQL.{PORT}"))
+            connection.connect(_socket(place))
             connection.sendall(_startup_packet(database))
             with connection.makefile("rb") as stream:
                 return _sqlstate(stream)

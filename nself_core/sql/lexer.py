@@ -52,8 +52,7 @@ _BEFORE_CONTINUATION = tuple(SPACE + "-")
 _STRING_START = re.compile(r"(?:[eEbBxX]|[uU]&)?'")
 
 
-
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _dull(standard_strings, routine):
     """The `match` that runs over what cannot end a statement.
 
@@ -130,7 +129,6 @@ class _Unfinished(Exception):
     """Something that opened at `offset` is not closed at the end of the text."""
 
     def __init__(self, opener, offset):
-        super().__init__(opener)
         self.opener = opener
         self.offset = offset
 
@@ -162,10 +160,10 @@ def _wide_encoding(data):
     return None
 
 
-def _refuse_byte(data, offset, what, file):
+def _bad_byte(data, offset, what, file):
     before = data[:offset].decode("utf-8", "replace").lstrip("\ufeff")
     line, column = line_column(before, len(before))
-    raise FileFailure(f"{what} at offset {offset} (line {line})", file=file, line=line, column=column)
+    return FileFailure(f"{what} at offset {offset} (line {line})", file=file, line=line, column=column)
 
 
 def decode(data, file=None):
@@ -179,20 +177,26 @@ def decode(data, file=None):
     if wide:
         raise FileFailure(f"the file is {wide}, not UTF-8", "save it as UTF-8", file=file)
     if b"\0" in data:
-        _refuse_byte(data, data.index(b"\0"), "NUL byte", file)
+        raise _bad_byte(data, data.index(b"\0"), "NUL byte", file)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        _refuse_byte(data, error.start, f"not UTF-8: byte 0x{data[error.start]:02X}", file)
+        raise _bad_byte(data, error.start, f"not UTF-8: byte 0x{data[error.start]:02X}", file) from None
     return text[1:] if text.startswith("\ufeff") else text
+
+
+def _behind_all(pattern, text, pos):
+    """The offset behind all matches of the pattern, which has a bound of its own, one after another from `pos`."""
+    match = pattern.match(text, pos)
+    while match and match.end() > pos:
+        pos = match.end()
+        match = pattern.match(text, pos)
+    return pos
 
 
 def _skip_spaces(text, pos):
     """The offset behind spaces and `--` comments."""
-    end = _SPACES.match(text, pos).end()
-    while end != pos:
-        pos, end = end, _SPACES.match(text, end).end()
-    return pos
+    return _behind_all(_SPACES, text, pos)
 
 
 def _end_of_comment(text, start):
@@ -214,10 +218,7 @@ def _skip(text, pos):
 
 def _end_of_quotes(text, quote, escapes, start):
     """The offset behind the closing quote; `quote` is the place of the opening one, `start` that of its prefix."""
-    body = _BODY[text[quote], escapes].match
-    pos, end = quote + 1, body(text, quote + 1).end()
-    while end != pos:
-        pos, end = end, body(text, end).end()
+    pos = _behind_all(_BODY[text[quote], escapes], text, quote + 1)
     if text[pos : pos + 1] != text[quote]:
         raise _Unfinished(text[quote], start)
     return pos + 1
@@ -248,6 +249,7 @@ def _tokens(text, standard_strings, base):
     pos = 0
     while pos < len(text):
         match = _TOKEN.match(text, pos)
+        assert match  # the last alternative takes any character
         kind, start, pos = match.lastgroup, pos, match.end()
         if kind == "space":
             continue
@@ -286,9 +288,12 @@ def _standard_strings_after(statement):
     words = [token.text.strip("'\"").lower() for token in itertools.islice(statement.tokens, 8)]
     if words in (["reset", "all"], ["discard", "all"], ["reset", "standard_conforming_strings"]):
         return True
-    words = [word for word in words[1:] if word not in ("session", "local", "pg_catalog", ".", "set_config", "(")]
-    if len(words) >= 3 and words[0] == "standard_conforming_strings" and words[1] in ("=", "to", ","):
-        return _ON.fullmatch(words[2]) is not None
+    setting = words[2:5] if words[1:2] in (["session"], ["local"]) else words[1:4]
+    if words[0] == "select":
+        call = words[3:] if words[1:3] == ["pg_catalog", "."] else words[1:]
+        setting = call[2:5] if call[:2] == ["set_config", "("] else []
+    if len(setting) == 3 and setting[0] == "standard_conforming_strings" and setting[1] in ("=", "to", ","):
+        return _ON.fullmatch(setting[2]) is not None
     return None
 
 
@@ -319,11 +324,8 @@ class _Blocks:
     BEGIN counts before ATOMIC only, and a word behind AS or a dot is a column's name.
     """
 
-    __slots__ = ("depth", "opened_at")
-
-    def __init__(self):
-        self.depth = 0
-        self.opened_at = None
+    depth = 0
+    opened_at = None
 
     def count(self, text, start, end):
         """Take the word at `start` to `end`, which stands in no parentheses."""
@@ -335,6 +337,13 @@ class _Blocks:
                 self.depth += 1
         elif self.depth and word in ("CASE", "END") and not _is_label(text, start):
             self.depth += 1 if word == "CASE" else -1
+
+
+def _is_space_or_comments(text):
+    try:
+        return _skip(text, 0) == len(text)
+    except _Unfinished:
+        return False
 
 
 class _Splitter:
@@ -351,14 +360,14 @@ class _Splitter:
         line = bisect_right(self.line_starts, offset)
         return line, offset - self.line_starts[line - 1] + 1
 
-    def refuse(self, message, offset, hint=None):
+    def failure(self, message, offset, hint=None):
         line, column = self.place(offset)
-        raise FileFailure(message, hint, file=self.file, line=line, column=column)
+        return FileFailure(message, hint, file=self.file, line=line, column=column)
 
     def statements(self):
         found = []
         if "\0" in self.text:
-            self.refuse("NUL character", self.text.index("\0"))
+            raise self.failure("NUL character", self.text.index("\0"))
         try:
             start = self.next_start(0)
             while start < len(self.text):
@@ -366,7 +375,7 @@ class _Splitter:
                 found.append(statement)
                 start = self.next_start(pos)
         except _Unfinished as unfinished:
-            self.refuse(_UNFINISHED[unfinished.opener], unfinished.offset)
+            raise self.failure(_UNFINISHED[unfinished.opener], unfinished.offset) from None
         return found
 
     def next_start(self, pos):
@@ -398,19 +407,17 @@ class _Splitter:
 
     def makes_routine(self, start):
         """Whether CREATE [OR REPLACE] FUNCTION or PROCEDURE begins at `start`."""
-        words, pos = [], start
-        while len(words) < 4:
-            match = _NAME.match(self.text, pos)
-            if not match:
-                break
+        words: list[str] = []
+        match = _NAME.match(self.text, start)
+        while match and len(words) < 4:
             words.append(match.group().upper())
             if words[0] != "CREATE":
                 return False
-            pos = _skip(self.text, match.end())
+            match = _NAME.match(self.text, _skip(self.text, match.end()))
         return (words[3:4] if words[1:3] == ["OR", "REPLACE"] else words[1:2]) in (["FUNCTION"], ["PROCEDURE"])
 
     def extent(self, start):
-        """Where the code of the statement at `start` ends, trailing comments left out, and the offset behind its `;`."""
+        """Where the code of the statement at `start` ends, without trailing comments, and the offset behind its `;`."""
         text = self.text
         blocks = _Blocks() if self.makes_routine(start) else None
         dull = _dull(self.standard_strings, bool(blocks))
@@ -455,7 +462,7 @@ class _Splitter:
             tag = _DOLLAR_TAG.match(text, pos)
             return _end_of_dollar_quote(text, tag) if tag else pos + 1
         if char == "\\":
-            self.refuse_meta_command(pos, start)
+            raise self.meta_command(pos, start)
         word = _NAME.match(text, pos)
         if not word:
             return pos  # the run stopped for its length only
@@ -463,27 +470,23 @@ class _Splitter:
             blocks.count(text, pos, word.end())
         return word.end()
 
-    def refuse_meta_command(self, pos, start):
+    def meta_command(self, pos, start):
         hint = "write plain SQL: psql's own commands do not reach a server"
         if start < pos:
             hint = f"the statement that begins on line {self.place(start)[0]} is not finished there"
-        self.refuse(f"psql meta-command {_META_COMMAND.match(self.text, pos).group()} is not supported", pos, hint)
+        command = _META_COMMAND.match(self.text, pos)
+        return self.failure(f"psql meta-command {command and command.group()} is not supported", pos, hint)
 
     def copy_data(self, statement, pos):
         """The data lines of a COPY whose `;` ends before `pos`, and the offset behind their `\\.`."""
         text = self.text
         line_end = _LINE_END.search(text, pos)
-        behind = text[pos : line_end.start() if line_end else len(text)]
-        try:
-            alone = _skip(behind, 0) == len(behind)
-        except _Unfinished:
-            alone = False
-        if not alone:
-            self.refuse("only a comment may follow COPY .. FROM STDIN; on its line: its data begin on the next", pos)
-        begin = line_end.end() if line_end else len(text)
-        end = _END_OF_DATA[bool(line_end) and line_end.group() == "\r"].search(text, begin)
+        line_stop, begin = line_end.span() if line_end else (len(text), len(text))
+        if not _is_space_or_comments(text[pos:line_stop]):
+            raise self.failure("behind COPY .. FROM STDIN; only a comment may stand on the line", pos)
+        end = _END_OF_DATA[text[line_stop:begin] == "\r"].search(text, begin)
         if not end:
-            self.refuse("the data of COPY .. FROM STDIN have no end: a line with \\. alone", statement.offset)
+            raise self.failure("the data of COPY .. FROM STDIN have no end: a line with \\. alone", statement.offset)
         return text[begin : end.start()], end.end()
 
 
@@ -491,8 +494,8 @@ def split(text, file=None):
     """Return the statements of `text` as a list of Statement.
 
     Arguments: `text`, a whole file (see `decode`); `file`, its path as the user would write it, for failures.
-    Empty statements yield nothing. Raises FileFailure with file, line and column for psql's meta-commands (but the
-    `\\restrict` and `\\unrestrict` of pg_dump are skipped), for NUL, and for what is open at the end, with the line where
-    it opened: a quote, a comment, a parenthesis, a BEGIN ATOMIC body, COPY data without `\\.`.
+    Empty statements yield nothing. Raises FileFailure with file, line and column for psql's meta-commands (the
+    `\\restrict` and `\\unrestrict` of pg_dump are skipped), for NUL, and for what is open at the end, with the line
+    where it opened: a quote, a comment, a parenthesis, a BEGIN ATOMIC body, COPY data without `\\.`.
     """
     return _Splitter(text, file).statements()

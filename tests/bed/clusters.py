@@ -124,7 +124,7 @@ class ContainerCluster(Cluster):
         self.docker_host = engine.host
         self.port = free_port()
         self._container = DockerContainer(image).with_name(self.name)
-        self._container.with_envs(POSTGRES_USER=self.user, POSTGRES_PASSWORD=self.password, **(env or {}))
+        self._container.with_envs(**{"POSTGRES_USER": self.user, "POSTGRES_PASSWORD": self.password, **(env or {})})
         self._container.with_command(["postgres", *(word for option in options for word in ("-c", option))])
         ports: dict[str, Any] = self._container.ports  # testcontainers knows no way to name the address
         ports["5432/tcp"] = ("127.0.0.1", self.port)
@@ -152,7 +152,7 @@ class ContainerCluster(Cluster):
         self._docker.wait()
 
     def kill_backend(self, pid, number=signal.SIGKILL):
-        self.run("kill", f"-{int(number)}", str(pid))
+        self.run("sh", "-c", f"kill -{int(number)} {int(pid)}")  # kill is a word of the shell's, not a program
 
     def run(self, *command, user="root"):
         """Run `command` in the container and return its output; RuntimeError when it fails."""

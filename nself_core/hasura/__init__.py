@@ -1,0 +1,1 @@
+"""Hasura: its metadata API, and what is done with the metadata."""
