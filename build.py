@@ -35,7 +35,7 @@ DEMO_COMMANDS = (
     ("migrate", "up"),
     ("migrate", "status"),
     ("list", "--counts"),
-    ("shell", "--command", "SELECT current_database() AS database, version() AS server"),
+    ("shell", "--command", "SELECT code, name FROM np_countries WHERE currency_code = 'EUR' ORDER BY code LIMIT 5"),
 )
 # Of the caller's environment, what a demo or an artefact may see: no setting of another project, no PG… variable.
 KEPT_VARIABLES = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "NO_COLOR", "PATH", "TERM", "TMPDIR", "USER")
@@ -255,18 +255,25 @@ class DemoProject:
     def __enter__(self):
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler)
-        # Open to others, for run as root the server belongs to another user.
         self.folder = tempfile.mkdtemp(prefix="nself-db-demo-")
-        os.chmod(self.folder, 0o755)
         self.root = os.path.join(self.folder, "sample")
-        os.mkdir(self.root)
+        try:
+            self.copy_sample()
+        except BaseException:
+            shutil.rmtree(self.folder)
+            raise
+        return self
+
+    def copy_sample(self):
+        # Open to others, for run as root the server belongs to another user.
+        os.chmod(self.folder, 0o755)
+        os.mkdir(self.root, 0o755)
         for name in SAMPLE:
             source, target = os.path.join(ROOT, name), os.path.join(self.root, name)
             if os.path.isdir(source):
                 shutil.copytree(source, target)
             else:
                 shutil.copy(source, target)
-        return self
 
     def show(self, words):
         """Print a command as one would type it, run it in the project, and return its exit code."""
@@ -279,6 +286,7 @@ class DemoProject:
                 code = child.wait()
             except KeyboardInterrupt:
                 child.send_signal(signal.SIGINT)
+                child.wait()
                 raise
         say(f"(exit {code})")
         return code
@@ -344,16 +352,30 @@ def build_pyz(python, work, output):
     """dist/nself-db.pyz: the program and its packages, for a host with Python (shiv). Returns its path."""
     say("building nself-db.pyz")
     target = os.path.join(output, "nself-db.pyz")
-    source = os.path.join(work, "source")  # a copy, for setuptools writes beside what it packs
-    os.mkdir(source)
+    site = stage_site(python, work)
+    options = ["--site-packages", site, "--entry-point", "nself_db:main", "--python", "/usr/bin/env python3"]
+    options += ["--compressed", "--reproducible", "--output-file", target]
+    call([python, "-m", "shiv", *options], env=reproducible_variables())
+    return target
+
+
+def stage_site(python, work):
+    """A folder with the program and its packages as pip lays them out, less what tells of this machine."""
+    source, site = os.path.join(work, "source"), os.path.join(work, "site")
+    os.mkdir(source)  # a copy, for setuptools writes beside what it packs
     for name in ("nself_db.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(os.path.join(ROOT, name), source)
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(os.path.join(ROOT, "nself_core"), os.path.join(source, "nself_core"), ignore=skip)
-    options = ["--console-script", "nself-db", "--python", "/usr/bin/env python3", "--compressed", "--reproducible"]
-    options += ["--output-file", target, f"{source}[postgres,hasura]"]
-    call([python, "-m", "shiv", *options], env=reproducible_variables())
-    return target
+    options = ["--quiet", "--no-compile", "--target", site]
+    call([python, "-m", "pip", "install", *options, f"{source}[postgres,hasura]"], env=reproducible_variables())
+    shutil.rmtree(os.path.join(site, "bin"), ignore_errors=True)
+    for folder in [name for name in os.listdir(site) if name.endswith(".dist-info")]:
+        for name in ("RECORD", "direct_url.json"):
+            path = os.path.join(site, folder, name)
+            if os.path.exists(path):
+                os.remove(path)
+    return site
 
 
 def build_binary(python, work, output):

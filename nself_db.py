@@ -298,16 +298,21 @@ class Context:
 
     def migration_performers(self, direction, args):
         """What performs the steps of `migrate up` and `migrate down`."""
-        from nself_core.migrations import live_api, reload, runner
+        return {"migration": lambda steps: self._run_migrations(steps, direction, args), "reload": self._reload_metadata}
+
+    def _run_migrations(self, steps, direction, args):
+        from nself_core.migrations import live_api, runner
 
         def guard(facts):
             return live_api.open_guard(self.database, facts, self.settings, args.allow_inconsistent)
 
         options = runner.Options(direction, args.lock_wait, guard, self.console.progress)
-        return {
-            "migration": lambda steps: runner.run(self.database, [step.work for step in steps], options),
-            "reload": lambda steps: reload.perform(self.settings),
-        }
+        return runner.run(self.database, [step.work for step in steps], options)
+
+    def _reload_metadata(self, steps):
+        from nself_core.migrations import reload
+
+        return reload.perform(self.settings)
 
     def sql_performers(self):
         """What performs steps of plain SQL on the bookkeeping, under the migration lock."""

@@ -17,6 +17,7 @@ JPY	Yen	¥	0
 KWD	Kuwaiti dinar	\N	3
 SEK	Swedish krona	kr	2
 USD	US dollar	$	2
+XOF	CFA franc BCEAO	F CFA	0
 \.
 
 CREATE TABLE np_countries (
@@ -27,19 +28,19 @@ CREATE TABLE np_countries (
 
 COMMENT ON TABLE np_countries IS 'ISO 3166-1 alpha-2, the countries we ship to.';
 
-COPY np_countries (code, name, currency_code) FROM stdin WITH (FORMAT csv);
-AT,Austria,EUR
-CH,Switzerland,CHF
-CI,"Côte d'Ivoire",EUR
-DE,Germany,EUR
-FR,France,EUR
-GB,"United Kingdom of Great Britain and Northern Ireland",GBP
-JP,Japan,JPY
-KW,Kuwait,KWD
-PT,Portugal,EUR
-SE,Sweden,SEK
-US,United States of America,USD
-VG,"Virgin Islands, British",USD
+COPY np_countries (code, name, currency_code) FROM stdin;
+AT	Austria	EUR
+CH	Switzerland	CHF
+CI	Côte d'Ivoire	XOF
+DE	Germany	EUR
+FR	France	EUR
+GB	United Kingdom of Great Britain and Northern Ireland	GBP
+JP	Japan	JPY
+KW	Kuwait	KWD
+PT	Portugal	EUR
+SE	Sweden	SEK
+US	United States of America	USD
+VG	Virgin Islands, British	USD
 \.
 
 ALTER TABLE np_accounts

@@ -9,7 +9,7 @@
 --   the other ones    permissive, tenant_id or the account: which customer, which person.
 --
 -- Superusers and roles with BYPASSRLS walk past all of it. FORCE holds the tables' owner to it as well, who is let in
--- by the role 'admin' (SET hasura.user = '{"x-hasura-role": "admin"}').
+-- by the role 'admin' (SET "hasura.user" = '{"x-hasura-role": "admin"}').
 
 -- np_currencies
 

@@ -238,7 +238,8 @@ class Console:
     def sql(self, text):
         """Show a statement as it runs, under --verbose."""
         if self.verbose:
-            self._say(text.strip().replace("\r\n", "\n"), DIM)
+            # Redacted while it is whole: a secret may end in the line end that is stripped.
+            self._say(self.redact(text).strip().replace("\r\n", "\n"), DIM)
 
     def detail(self, text):
         """Say what only --verbose wants to know."""
@@ -303,7 +304,7 @@ class Console:
         place = f"{failure.place}: " if failure.place else ""
         self._say(place + failure.message, RED, "error: ")
         if failure.excerpt:
-            self._say(_excerpt_text(failure.excerpt))
+            self._say(self.redact(_excerpt_text(failure.excerpt)).rstrip("\n"))
         if failure.hint:
             self._say(failure.hint, CYAN, "hint: ")
         if self.json_mode:
@@ -481,4 +482,4 @@ def _envelope(ok, command, env, dry_run, data, warnings):
 
 def _excerpt_text(excerpt):
     """An excerpt, a text or its lines, as one text."""
-    return (excerpt if isinstance(excerpt, str) else "\n".join(excerpt)).rstrip("\n")
+    return excerpt if isinstance(excerpt, str) else "\n".join(excerpt)

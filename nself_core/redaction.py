@@ -11,6 +11,8 @@ import re
 MASK = "********"
 # A shorter text is too common to be looked for everywhere.
 SHORTEST = 4
+# A line of a longer secret that is looked for on its own.
+LONG_LINE = 16
 
 # Words that make a setting's value a secret, and endings that do not (JWT_SECRET_TYPE, SSL_KEY_FILE, ...).
 SECRET_WORDS = ("PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "CREDENTIAL")
@@ -78,7 +80,8 @@ class Redactor:
     """
 
     def __init__(self, secrets=()):
-        forms = {form for secret in secrets if len(secret) >= SHORTEST and secret.strip("*") for form in _forms(secret)}
+        texts = {text for secret in secrets for text in _parts(secret) if len(text) >= SHORTEST and text.strip("*")}
+        forms = {form for text in texts for form in _forms(text)}
         # The longest first, so that none is cut by a shorter one inside it.
         self.forms = sorted(forms, key=lambda form: (-len(form), form))
 
@@ -99,6 +102,12 @@ def _by_place(text):
     if "x-hasura-a" in lowered or "authorization" in lowered or "x-amz-s" in lowered:
         text = re.sub(HEADER, rf"\1{MASK}", text)
     return text
+
+
+def _parts(secret):
+    """A secret, and what of a secret of many lines (a PEM key) is telling on its own."""
+    yield from (secret, secret.strip())
+    yield from (line for line in secret.splitlines() if len(line) >= LONG_LINE)
 
 
 def _forms(secret):

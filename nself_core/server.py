@@ -10,7 +10,7 @@ from nself_core.postgres import embedded
 def status(settings):
     """The Report on the project's embedded server; starts nothing."""
     found = embedded.status(settings)
-    data = {"running": found.running, "version": found.major, "data": found.data_folder, "socket": found.socket_folder,
+    data = {"running": found.running, "version": found.major, "data": found.data_folder, "socket": found.host,
             "log": found.log}
     if found.major is None:
         return Report(data, (), "there is no embedded server here; NSELF_DB_ENGINE=embedded makes one with the first command")

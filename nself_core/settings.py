@@ -135,8 +135,8 @@ def _rivals(settings):
 def _values_for(settings):
     """What is said for this environment alone: its own files, and .env where its ENV= line names this environment."""
     base = dict(settings.layers).get(".env")
-    is_named = base is not None and _plain_env(base.values.get("ENV")) == settings.env
-    return {**(base.values if is_named else {}), **(settings.own_values or {})}
+    common = base.values if base is not None and _plain_env(base.values.get("ENV")) == settings.env else {}
+    return {**common, **(settings.own_values or {})}
 
 
 def _server_part(value):

@@ -7,15 +7,20 @@ import pytest
 VERSIONS = "SELECT version, dirty FROM hdb_catalog.schema_migrations ORDER BY version"
 
 
+def values(project, statement):
+    """The rows of a statement as tuples, asked by psycopg and not by the program."""
+    return [tuple(row.values()) for row in project.database.admin(statement)]
+
+
 def applied(project):
     """The versions that Hasura's own table holds."""
-    return [row[0] for row in project.database.admin(VERSIONS)]
+    return [version for version, _ in values(project, VERSIONS)]
 
 
 def tables(project):
     """The names of the tables in schema public."""
-    rows = project.database.admin("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
-    return [row[0] for row in rows]
+    rows = values(project, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+    return [name for (name,) in rows]
 
 
 @pytest.mark.versions
@@ -81,7 +86,7 @@ INSERT INTO c VALUES (42);
 def test_inline_copy_data_is_loaded_in_the_transaction(project):
     project.migration("1_copy", "CREATE TABLE t (a int, b text);\nCOPY t (a, b) FROM stdin;\n1\tone; 'x\n2\t\\N\n\\.\nCREATE TABLE u (a int);\n")
     project.run("migrate", "up").ok()
-    assert project.database.admin("SELECT a, b FROM t ORDER BY a") == [(1, "one; 'x"), (2, None)]
+    assert values(project, "SELECT a, b FROM t ORDER BY a") == [(1, "one; 'x"), (2, None)]
 
 
 def test_a_failing_copy_never_runs_its_data_as_commands(project, tmp_path):
@@ -99,7 +104,7 @@ def test_concurrent_index_is_built_outside_a_transaction(project):
     project.migration("3_u", "CREATE TABLE u (a int);")
     document = project.run("migrate", "up", "--json").ok().json()
     assert [item["mode"] for item in document["data"]["applied"]] == ["transaction", "no_transaction", "transaction"]
-    assert project.database.admin("SELECT count(*) FROM pg_index WHERE indisvalid AND indrelid = 't'::regclass") == [(2,)]
+    assert values(project, "SELECT count(*) FROM pg_index WHERE indisvalid AND indrelid = 't'::regclass") == [(2,)]
 
 
 def test_a_failed_concurrent_index_is_dropped_and_rebuilt(project):
@@ -112,12 +117,12 @@ CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS t_a ON t (a);
     assert outcome.code == 1
     assert "statement 3 of 3 failed, 2 of 3 are done" in outcome.err
     assert "index t_a is left INVALID" in outcome.err
-    assert project.database.admin(VERSIONS) == [(1, True)]
+    assert values(project, VERSIONS) == [(1, True)]
     project.database.admin("DELETE FROM t")
     project.run("migrate", "up").ok()
-    assert project.database.admin(VERSIONS) == [(1, False)]
-    assert project.database.admin("SELECT indisvalid FROM pg_index WHERE indexrelid = 't_a'::regclass") == [(True,)]
-    assert project.database.admin("SELECT count(*) FROM t") == [(0,)]
+    assert values(project, VERSIONS) == [(1, False)]
+    assert values(project, "SELECT indisvalid FROM pg_index WHERE indexrelid = 't_a'::regclass") == [(True,)]
+    assert values(project, "SELECT count(*) FROM t") == [(0,)]
 
 
 def test_settings_of_a_file_do_not_reach_the_next(project):
@@ -126,7 +131,7 @@ def test_settings_of_a_file_do_not_reach_the_next(project):
     project.migration("3_c", "CREATE TABLE c AS SELECT current_setting('lock_timeout') AS v, current_user::text AS u, current_setting('search_path') AS p;")
     try:
         project.run("migrate", "up").ok()
-        (row,) = project.database.admin("SELECT v, u = session_user, p FROM c")
+        (row,) = values(project, "SELECT v, u = session_user, p FROM c")
         assert row == ("5s", True, '"$user", public')
     finally:
         project.database.admin("DROP OWNED BY \"r 1\"")
@@ -181,7 +186,7 @@ def test_dry_run_prints_the_sql_and_creates_nothing(project):
     outcome = project.run("migrate", "up", "--dry-run").ok()
     assert "-- a comment\nCREATE TABLE a (id int);" in outcome.out
     assert "[transaction]" in outcome.out
-    assert project.database.admin("SELECT count(*) FROM pg_namespace WHERE nspname IN ('hdb_catalog', 'nself_db')") == [(0,)]
+    assert values(project, "SELECT count(*) FROM pg_namespace WHERE nspname IN ('hdb_catalog', 'nself_db')") == [(0,)]
 
 
 def test_a_changed_file_is_a_warning_and_under_strict_an_error(project):

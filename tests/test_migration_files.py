@@ -427,7 +427,7 @@ def test_checksum_is_sha256_of_the_text(tmp_path):
     assert files.checksum("SELECT 'é';\n") == hashlib.sha256("SELECT 'é';\n".encode()).hexdigest()
 
 
-lines = st.lists(st.text(st.characters(exclude_characters="\r\n\0\ufeff", exclude_categories=("Cs",)), max_size=20))
+lines = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0\ufeff"), max_size=20))
 
 
 @given(parts=lines, line_end=st.sampled_from(["\n", "\r\n", "\r"]), bom=st.sampled_from([b"", b"\xef\xbb\xbf"]))
@@ -438,7 +438,7 @@ def test_checksum_is_the_same_for_every_line_end_and_with_a_bom(tmp_path_factory
     assert files.checksum(files.read_text(path, "1_a.sql")) == expected
 
 
-@given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",))))
+@given(text=st.text(st.characters(codec="utf-8", exclude_characters="\0")))
 def test_both_checksums_agree_on_any_text(tmp_path_factory, text):
     path = write_bytes(tmp_path_factory.mktemp("text"), text.encode())
     assert files.checksum_of_file(path, "1_a.sql") == files.checksum(files.read_text(path, "1_a.sql"))

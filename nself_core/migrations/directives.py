@@ -45,7 +45,7 @@ _DIRECTIVE_LIKELY = re.compile(r"--[ \t]*nself[ \t]*:", re.IGNORECASE)
 _PIECE = re.compile(r"--([^\r\n]*)|(/\*)|\\[^\r\n]*")
 _COMMENT_OR_END = re.compile(r";|--[^\r\n]*|/\*")
 _BLOCK_MARK = re.compile(r"/\*|\*/")
-_LINE_END = re.compile(r"\r\n|\r|\n|\Z")
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class Head(namedtuple("Head", "no_transaction lock_timeout statement_timeout to_be_written")):
@@ -184,11 +184,12 @@ def _gaps(text, statements):
 
 def _data_start(text, start):
     """Where the data of a COPY begin whose last token ends at `start`: on the line behind its semicolon."""
-    match = _COMMENT_OR_END.search(text, start)
-    while match and match.group() != ";":
-        start = _block_end(text, match.end(), len(text)) if match.group() == "/*" else match.end()
+    while True:
         match = _COMMENT_OR_END.search(text, start)
-    return _LINE_END.search(text, match.end()).end()
+        if match is None or match.group() == ";":
+            line_end = _LINE_END.search(text, match.end() if match else start)
+            return line_end.end() if line_end else len(text)
+        start = _block_end(text, match.end(), len(text)) if match.group() == "/*" else match.end()
 
 
 def _comments(text, gaps):

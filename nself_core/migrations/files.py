@@ -393,7 +393,7 @@ def scheme_of(version):
 
 def scheme_warnings(migrations):
     """A list of one sentence where the versions follow several schemes, else empty. `migrations` is sorted."""
-    schemes = {}
+    schemes: dict[str, Migration] = {}
     for migration in migrations:
         schemes.setdefault(migration.scheme, migration)
     if len(schemes) < 2:

@@ -8,6 +8,7 @@ our back and is refused (issue 2, Migrations).
 
 from __future__ import annotations
 
+import itertools
 from collections import namedtuple
 
 from nself_core.failures import FileFailure
@@ -27,7 +28,7 @@ SELF_TEST = "self_test"
 
 _PARTED = "end the file here and put the rest into another one, or mark it -- nself:no-transaction"
 _INSIDE = {
-    "begin": ("{0} inside a file that runs in one transaction", "leave it out: the file runs in a transaction as it is"),
+    "begin": ("{0} inside a file that runs in one transaction", "leave it out: the file runs in one as it is"),
     "commit": ("{0} would end the file's transaction before the file ends", _PARTED),
     "rollback": ("{0} would undo what the file did before it", "leave it out; a savepoint may be rolled back to"),
     "prepare": ("{0} cannot be part of a migration", "two-phase commit would leave the run's transaction behind"),
@@ -137,17 +138,20 @@ def _ends_or_begins(statement):
 
 
 def _whole(statements, controls):
-    """"commit" or "rollback" where one BEGIN; ... COMMIT; or ROLLBACK; stands around the whole file, else None.
+    """Returns "commit" or "rollback" where one BEGIN; ... COMMIT; or ROLLBACK; stands around the whole file, else None.
 
     Settings of the session may stand before the BEGIN: they do the same inside it.
     """
     if len(controls) != 2 or transaction_control(controls[0]) != "begin" or controls[1] is not statements[-1]:
         return None
-    before = statements[: statements.index(controls[0])]
-    if not all(map(is_session_setting, before)) or _chains(controls[1]):
+    if not _opens(statements, controls[0]) or _chains(controls[1]):
         return None
     kind = transaction_control(controls[1])
     return kind if kind in ("commit", "rollback") else None
+
+
+def _opens(statements, begin):
+    return all(map(is_session_setting, statements[: statements.index(begin)]))
 
 
 def _chains(statement):
@@ -165,13 +169,13 @@ def _check_block(begin, body, file, mode):
             raise _refused(message, "move it out of the block, or into a file of its own", statement, file)
     words = [token.keyword for token in begin.tokens]
     if mode != SELF_TEST and ("READ", "ONLY") in zip(words, words[1:]):
-        raise _refused("in a READ ONLY transaction the migration cannot be recorded", "leave READ ONLY out", begin, file)
+        raise _refused("in a READ ONLY transaction the migration cannot be recorded", "leave it out", begin, file)
 
 
 def _refuse_controls(statements, controls, file):
-    """Raises for the statement that is to blame: the first control that does not open the file, else that one."""
+    """Raises for the statement that is to blame: the first control that does not open the file."""
     blamed = controls[0]
-    if transaction_control(blamed) == "begin" and blamed is statements[0]:
+    if transaction_control(blamed) == "begin" and _opens(statements, blamed):
         if len(controls) == 1:
             raise _refused("BEGIN without a COMMIT", "end the file with COMMIT, or leave both out", blamed, file)
         blamed = controls[1]
@@ -247,14 +251,20 @@ def prefix_hash(statements, count):
     Space and comments between statements, their `;` and the kind of line end do not matter; what stands inside a
     statement, and the data of a COPY, do.
     """
+    return next(itertools.islice(prefix_hashes(statements), count, None))
+
+
+def prefix_hashes(statements):
+    """`prefix_hash` for 0, 1, 2, … statements, one after another, in one pass over all."""
     import hashlib
 
     digest = hashlib.sha256()
-    for statement in statements[:count]:
+    yield digest.hexdigest()
+    for statement in statements:
         for part in (statement.text, statement.copy_data):
             written = b"" if part is None else _line_ends(part).encode("utf-8")
             digest.update(b"%d:" % len(written) + written)
-    return digest.hexdigest()
+        yield digest.hexdigest()
 
 
 def _line_ends(text):

@@ -80,7 +80,10 @@ def stop(settings):
     """
     place = _existing_place(settings)
     # Only a server that answers is stopped: pg_ctl signals whatever process has the number in a stale postmaster.pid.
-    if place is None or not _listens(place):
+    if place is None:
+        return False
+    if not _listens(place):
+        _remove_folder(place.socket_folder)
         return False
     toolchain = reachable(find_toolchain(place.major), place.account)
     with _StartLock(os.path.dirname(place.data_folder)):

@@ -50,7 +50,7 @@ class LibpqSession:
         """The rows of a SELECT as a list of dicts with JSON types; see PsqlSession.rows."""
         import json
 
-        result = self._run(as_rows_query(quoting.bind(sql, params)), None, None)
+        result = self._run(as_rows_query(quoting.bind(sql, params) if params else sql), None, None)
         return json.loads(result.get_value(0, 0))
 
     def execute(self, *texts):

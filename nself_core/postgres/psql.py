@@ -99,7 +99,7 @@ class PsqlSession:
         """
         import json
 
-        self.send(f"\\o\n{as_rows_query(quoting.bind(sql, params))};\n\\o /dev/null\n\\echo {self._mark} d\n")
+        self.send(f"\\o\n{as_rows_query(quoting.bind(sql, params) if params else sql)};\n\\o /dev/null\n\\echo {self._mark} d\n")
         return json.loads("\n".join(self._lines_to_mark(None, None)))
 
     def _lines_to_mark(self, unit, index):

@@ -53,17 +53,16 @@ _STRING_START = re.compile(r"(?:[eEbBxX]|[uU]&)?'")
 
 
 @functools.cache
-def _dull(standard_strings, routine):
+def _dull(standard_strings):
     """The `match` that runs over what cannot end a statement.
 
     A string without a backslash reads the same in every mode. Strings with a prefix stop the run, for the lines that
-    continue them keep its mode; in a routine the words stop it that open and close a BEGIN ATOMIC body.
+    continue them keep its mode.
     """
     plain = "'[^']*'" if standard_strings else r"'[^'\\]*'"
-    word = rf"(?!(?ai:begin|case|end)(?!{_PART})){_WORD}" if routine else _WORD
     other = r"[\x00-!#%&*-,.0-:<-@\[\]^`{-\x7f]+"  # ASCII but letters, quotes and $;()\/-
     return re.compile(
-        rf"(?:{other}|(?![eEbBxX]'|[uU]&'){word}|{plain}|\"[^\"]*\"|-(?!-)|/(?!\*)|\$[0-9]+){{0,500}}"
+        rf"(?:{other}|(?![eEbBxX]'|[uU]&'){_WORD}|{plain}|\"[^\"]*\"|-(?!-)|/(?!\*)|\$[0-9]+){{0,500}}"
     ).match
 
 
@@ -82,7 +81,7 @@ _UNFINISHED = {
     "/*": "a comment (/*) that is never closed",
     "$": "a dollar quote that is never closed",
     "(": "a parenthesis that is never closed",
-    "BEGIN": "BEGIN ATOMIC without its END",
+    "BEGIN": "BEGIN ATOMIC without its END (behind a `;`)",
 }
 
 
@@ -245,8 +244,7 @@ def _end_of_dollar_quote(text, tag):
     return end + len(tag.group())
 
 
-def _tokens(text, standard_strings, base):
-    pos = 0
+def _tokens(text, standard_strings, pos=0, base=0):
     while pos < len(text):
         match = _TOKEN.match(text, pos)
         assert match  # the last alternative takes any character
@@ -272,7 +270,7 @@ def tokens(text, standard_strings=True, base=0):
     Raises FileFailure (without a file) when it reaches something that is not closed.
     """
     try:
-        yield from _tokens(text, standard_strings, base)
+        yield from _tokens(text, standard_strings, 0, base)
     except _Unfinished as unfinished:
         line, column = line_column(text, unfinished.offset)
         raise FileFailure(_UNFINISHED[unfinished.opener], line=line, column=column) from None
@@ -299,6 +297,8 @@ def _standard_strings_after(statement):
 
 def _copies_from_the_file(statement):
     """Whether it is a COPY whose data stand in the file behind it (the grammar takes STDOUT for STDIN and back)."""
+    if statement.keyword != "COPY":
+        return False
     depth, before = 0, ""
     for token in statement.tokens:
         depth += {"(": 1, ")": -1}.get(token.text, 0)
@@ -310,33 +310,15 @@ def _copies_from_the_file(statement):
     return False
 
 
-def _is_label(text, start):
-    """Whether the word at `start` names a column, for it stands behind AS or a dot (looking back 80 characters)."""
-    before = text[max(start - 80, 0) : start].rstrip(SPACE)
-    if before.endswith("."):
-        return re.search(rf"(?:{_WORD}|\")[{SPACE}]*\.\Z", before) is not None
-    return before[-2:].upper() == "AS" and not re.match(_PART, before[-3:-2])
-
-
-class _Blocks:
-    """The BEGIN ATOMIC and CASE that are open in a routine, as psql counts them, but with the server's exactness.
-
-    BEGIN counts before ATOMIC only, and a word behind AS or a dot is a column's name.
-    """
-
-    depth = 0
-    opened_at = None
-
-    def count(self, text, start, end):
-        """Take the word at `start` to `end`, which stands in no parentheses."""
-        word = text[start:end].upper()
-        if word == "BEGIN":
-            following = _NAME.match(text, _skip(text, end))
-            if following and following.group().upper() == "ATOMIC":
-                self.opened_at = self.opened_at if self.depth else start
-                self.depth += 1
-        elif self.depth and word in ("CASE", "END") and not _is_label(text, start):
-            self.depth += 1 if word == "CASE" else -1
+def _makes_routine(tokens):
+    """Whether the tokens begin with CREATE [OR REPLACE] FUNCTION or PROCEDURE."""
+    words = (token.keyword for token in tokens)
+    if next(words, "") != "CREATE":
+        return False
+    word = next(words, "")
+    if word == "OR" and next(words, "") == "REPLACE":
+        word = next(words, "")
+    return word in ("FUNCTION", "PROCEDURE")
 
 
 def _is_space_or_comments(text):
@@ -385,8 +367,8 @@ class _Splitter:
             if self.text.startswith(";", pos):
                 pos += 1
                 continue
-            mark = _RESTRICT.match(self.text, pos)
-            if not mark or self.text[self.line_starts[self.place(pos)[0] - 1] : pos].strip(SPACE):
+            mark = _RESTRICT.match(self.text, pos) if self.text.startswith("\\", pos) else None
+            if not mark or self.text[pos - self.place(pos)[1] + 1 : pos].strip(SPACE):
                 return pos
             pos = mark.end()
 
@@ -395,9 +377,9 @@ class _Splitter:
         end, after = self.extent(start)
         text = self.text[start:end].rstrip(SPACE)
         line, column = self.place(start)
-        end_line = self.place(start + len(text) - 1)[0]
+        end_line = bisect_right(self.line_starts, start + len(text) - 1, line - 1)
         statement = Statement(text, line, column, start, end_line, None, self.standard_strings)
-        if statement.keyword == "COPY" and _copies_from_the_file(statement):
+        if text[0] in "cC" and _copies_from_the_file(statement):
             data, after = self.copy_data(statement, after)
             statement = statement._replace(copy_data=data)
         if self.sets_strings:
@@ -405,25 +387,14 @@ class _Splitter:
             self.standard_strings = self.standard_strings if changed is None else changed
         return statement, after
 
-    def makes_routine(self, start):
-        """Whether CREATE [OR REPLACE] FUNCTION or PROCEDURE begins at `start`."""
-        words: list[str] = []
-        match = _NAME.match(self.text, start)
-        while match and len(words) < 4:
-            words.append(match.group().upper())
-            if words[0] != "CREATE":
-                return False
-            match = _NAME.match(self.text, _skip(self.text, match.end()))
-        return (words[3:4] if words[1:3] == ["OR", "REPLACE"] else words[1:2]) in (["FUNCTION"], ["PROCEDURE"])
-
     def extent(self, start):
         """Where the code of the statement at `start` ends, without trailing comments, and the offset behind its `;`."""
-        text = self.text
-        blocks = _Blocks() if self.makes_routine(start) else None
-        dull = _dull(self.standard_strings, bool(blocks))
+        text, dull = self.text, _dull(self.standard_strings)
+        if text[start] in "cC" and _makes_routine(_tokens(text, self.standard_strings, start)):
+            return self.routine_extent(start)
         pos = comments_end = start
         code_end = None  # where the code ended, as long as only space follows the comments behind it
-        parens, paren_at = 0, None
+        parens, paren_at = 0, start
         while True:
             pos = dull(text, pos).end()
             char = text[pos : pos + 1]
@@ -434,7 +405,7 @@ class _Splitter:
             elif char == ")":
                 parens -= 1 if parens else 0
                 pos += 1
-            elif char == ";" and (parens or (blocks and blocks.depth)):
+            elif char == ";" and parens:
                 pos += 1
             elif char in (";", ""):
                 break
@@ -443,15 +414,13 @@ class _Splitter:
                     code_end = pos
                 pos = comments_end = _skip(text, pos)
             else:
-                pos = self.special(pos, start, None if parens else blocks)
+                pos = self.behind_quoted(pos, start)
         if parens:
             raise _Unfinished("(", paren_at)
-        if blocks and blocks.depth:
-            raise _Unfinished("BEGIN", blocks.opened_at)
         return (pos if code_end is None or text[comments_end:pos].strip(SPACE) else code_end), pos + 1
 
-    def special(self, pos, start, blocks):
-        """The offset behind what stopped the dull run at `pos`: a quote of some kind, or a word that counts."""
+    def behind_quoted(self, pos, start):
+        """The offset behind the quoted thing at `pos`, or `pos` where the dull run stopped for its length only."""
         text = self.text
         char = text[pos]
         if _STRING_START.match(text, pos):
@@ -463,12 +432,39 @@ class _Splitter:
             return _end_of_dollar_quote(text, tag) if tag else pos + 1
         if char == "\\":
             raise self.meta_command(pos, start)
-        word = _NAME.match(text, pos)
-        if not word:
-            return pos  # the run stopped for its length only
-        if blocks:
-            blocks.count(text, pos, word.end())
-        return word.end()
+        return pos
+
+    def routine_extent(self, start):
+        """As `extent`, for a routine, whose body may be BEGIN ATOMIC .. END, token by token.
+
+        psql counts BEGIN, CASE and END. The server's grammar is more exact, and simpler: the END that closes a body
+        is the one that stands where a statement would begin.
+        """
+        parens, blocks, before = [], [], ""
+        begin_at = end = start
+        for token in _tokens(self.text, self.standard_strings, start):
+            word = token.keyword or token.text
+            if word == "\\":
+                raise self.meta_command(token.offset, start)
+            if word == "(":
+                parens.append(token.offset)
+            elif word == ")":
+                del parens[-1:]
+            elif parens:
+                continue
+            elif word == "BEGIN":
+                begin_at = token.offset
+            elif word == "ATOMIC" and before == "BEGIN":
+                blocks.append(begin_at)
+                word = ";"  # a statement may begin behind it
+            elif word == "END" and blocks and before == ";":
+                blocks.pop()
+            elif word == ";" and not blocks:
+                return end, token.offset + 1
+            before, end = word, token.offset + len(token.text)
+        if parens or blocks:
+            raise _Unfinished("(" if parens else "BEGIN", (parens or blocks)[0])
+        return end, len(self.text)
 
     def meta_command(self, pos, start):
         hint = "write plain SQL: psql's own commands do not reach a server"

@@ -11,7 +11,6 @@ import functools
 import re
 
 from nself_core.failures import UsageFailure
-from nself_core.sql import lexer
 
 _TAG = "nself"
 _TAGS_IN_TEXT = re.compile(r"\$" + _TAG + "([0-9]*)")
@@ -102,6 +101,9 @@ def dollar(text):
 @functools.lru_cache(maxsize=256)
 def _template(sql):
     """The pieces of `sql`: plain text at even places, parameter names at odd ones."""
+    # The lexer's patterns take 10 ms to compile, and most of our SQL has no parameters.
+    from nself_core.sql import lexer
+
     pieces, done, colon = [], 0, None
     for token in lexer.tokens(sql):
         if colon is not None and token.kind == "word" and token.offset == colon + 1:

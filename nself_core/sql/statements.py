@@ -186,10 +186,11 @@ def _alter_subscription_alone(reader):
     if verb and reader.take("PUBLICATION"):
         options = reader.options() if reader.skip_to("WITH") else {}
         return f"ALTER SUBSCRIPTION ... {verb} PUBLICATION" if _is_on(options, "refresh", True) else None
-    if verb == "SET":
-        # Since 17 and 18: they change the slot on the publisher.
-        changed = [name for name in ("failover", "two_phase") if name in reader.options()]
-        return f"ALTER SUBSCRIPTION ... SET ({changed[0]})" if changed else None
+    options = reader.options() if verb == "SET" else {}
+    if "failover" in options:  # since 17: it changes the slot on the publisher
+        return "ALTER SUBSCRIPTION ... SET (failover)"
+    if not _is_on(options, "two_phase", True):  # since 18, and only to switch it off
+        return "ALTER SUBSCRIPTION ... SET (two_phase)"
     return None
 
 

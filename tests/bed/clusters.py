@@ -193,6 +193,7 @@ class PlainCluster(Cluster):
         self._options = options
         self._process: Any = None
         self.port = free_port()
+        self.socket_folder = self._folder
         give_away(self._folder)
 
     def create(self):
@@ -207,7 +208,7 @@ class PlainCluster(Cluster):
         return self
 
     def start(self):
-        settings = ("listen_addresses=127.0.0.1", f"port={self.port}", f"unix_socket_directories={self._folder}")
+        settings = ("listen_addresses=127.0.0.1", f"port={self.port}", f"unix_socket_directories={self.socket_folder}")
         command = [self._programs / "postgres", "-D", self._data]
         command += [word for setting in (*settings, *self._options) for word in ("-c", setting)]
         self._process = start_logged(command, self._log, **unprivileged())

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 from .clusters import Cluster
-from .gaps import Gap
 from .local_processes import wait_until, wheel_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -82,5 +81,5 @@ class EmbeddedCluster(Cluster):
             command, env={**env, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise Gap(f"embedded Postgres {self.version}", f"{function} failed: {done.stderr.strip()[-2000:]}")
+            raise RuntimeError(f"{function} of embedded Postgres {self.version} failed:\n{done.stderr}")
         return json.loads(done.stdout)

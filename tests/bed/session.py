@@ -42,7 +42,8 @@ class BedSession:
     def __init__(self):
         self.cache = cache_folder()
         self.id = f"{os.getpid()}-{secrets.token_hex(3)}"
-        self.folder = Path(tempfile.gettempdir()) / f"{LABEL}-{self.id}"
+        # Not TMPDIR: the way to it must be open to the user postgres, and short enough for a socket.
+        self.folder = Path("/tmp") / f"{LABEL}-{self.id}"
         self._registry = self.cache / "sessions"
         self._registry.mkdir(exist_ok=True)
         with self.registry_lock():
