@@ -35,7 +35,7 @@ DEMO_COMMANDS = (
     ("migrate", "up"),
     ("migrate", "status"),
     ("list", "--counts"),
-    ("shell", "--command", "SELECT code, name FROM np_countries WHERE currency_code = 'EUR' ORDER BY code LIMIT 5"),
+    ("shell", "--command", "SELECT code, name, symbol FROM np_currencies ORDER BY code"),
 )
 # Of the caller's environment, what a demo or an artefact may see: no setting of another project, no PG… variable.
 KEPT_VARIABLES = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "NO_COLOR", "PATH", "TERM", "TMPDIR", "USER")
@@ -237,16 +237,21 @@ def demo(arguments):
         for words in DEMO_COMMANDS:
             code = project.show(words)
             if code:
-                raise BuildFailed(f"the demo stops here: `{shlex.join(['nself-db', *words])}` ended with {code}")
+                raise BuildFailed(f"the demo stops here: `{as_typed(words)}` ended with {code}")
     say("\nThe server is stopped and its folder removed. Every command above works the same on your own stack.")
     return 0
+
+
+def as_typed(words):
+    """The command as a person would type it; the demo's words hold nothing that double quotes would change."""
+    return " ".join(["nself-db", *(f'"{word}"' if " " in word else word for word in words)])
 
 
 class DemoProject:
     """A copy of the sample in a temporary folder, with its private server; both are gone at the end, also on Ctrl-C."""
 
     def __init__(self, python):
-        self.python = python
+        self.program = os.path.join(os.path.dirname(python), "nself-db")
         self.folder = None
         self.had_state = os.path.exists(STATE_FOLDER)
         path = os.pathsep.join([os.path.dirname(python), os.environ.get("PATH", os.defpath)])
@@ -277,11 +282,10 @@ class DemoProject:
 
     def show(self, words):
         """Print a command as one would type it, run it in the project, and return its exit code."""
-        say(f"\n$ {shlex.join(['nself-db', *words])}")
+        say(f"\n$ {as_typed(words)}")
         # In a session of its own the command hears Ctrl-C once, from us, and we wait for what it must finish.
         options = {"cwd": self.root, "env": self.env, "stdin": subprocess.DEVNULL, "start_new_session": True}
-        program = os.path.join(os.path.dirname(self.python), "nself-db")
-        with subprocess.Popen([program, *words], **options) as child:
+        with subprocess.Popen([self.program, *words], **options) as child:
             try:
                 code = child.wait()
             except KeyboardInterrupt:
@@ -294,12 +298,8 @@ class DemoProject:
     def __exit__(self, *unused):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        code = (
-            "from nself_core.postgres import embedded; from nself_core.settings import load_settings; "
-            "embedded.stop(load_settings())"
-        )
         try:
-            call([self.python, "-c", code], cwd=self.root, env=self.env)
+            call([self.program, "server", "stop"], cwd=self.root, env=self.env)
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
             if not self.had_state:

@@ -18,7 +18,7 @@ CREATE TABLE np_payments (
     -- Providers call their webhooks twice.
     CONSTRAINT np_payments_provider_reference_key UNIQUE (provider, provider_reference),
     CONSTRAINT np_payments_refunded_check CHECK (
-        refunded_cents BETWEEN 0 AND amount_cents AND (refunded_cents = 0 OR status = 'captured')
+        refunded_cents >= 0 AND refunded_cents <= amount_cents AND (refunded_cents = 0 OR status = 'captured')
     ),
     CONSTRAINT np_payments_order_fkey FOREIGN KEY (tenant_id, order_id)
         REFERENCES np_orders (tenant_id, id) ON DELETE RESTRICT

@@ -43,17 +43,19 @@ DATA = {
 TYPES = {"text": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
 
 
-def data_schema(path, dry_run=False):
-    """The JSON Schema (2020-12) of a command's `data`; under --dry-run that of a plan."""
-    return _schema(PLAN if dry_run else DATA[path])
+def document_schema(path):
+    """The JSON Schema (2020-12) of the document a command prints when it ends well (DESIGN.md, section 5)."""
+    return _document_with(DATA[path])
 
 
-def document_schema(path, dry_run=False):
-    """The JSON Schema of the whole document that a command prints when it ends well (DESIGN.md, section 5)."""
-    schema = _schema({"ok": "boolean", "command": "text", "env": "text", "dry_run": "boolean", "data": "any",
-                      "warnings": ["text"], "error?": "any"})
-    schema["properties"]["data"] = data_schema(path, dry_run)
-    return schema
+def plan_schema():
+    """The JSON Schema of the document that a command which writes prints under --dry-run."""
+    return _document_with(PLAN)
+
+
+def _document_with(data):
+    return _schema({"ok": "boolean", "command": "text", "env": "text", "dry_run": "boolean", "data": data,
+                    "warnings": ["text"], "error?": "any"})
 
 
 ERROR = {"code": "text", "message": "text", "hint": "text?", "exit_code": "integer", "file?": "text", "line?": "integer",

@@ -117,8 +117,8 @@ def test_a_comment_between_code_is_part_of_it():
         "SELECT $1, a$b, a$$, $2",
         "SELECT 1$$;$$",
         "SELECT a[1:2]",
-        "SELECT 1 /* ; /* ; */ ; */",
-        "SELECT 1 /*/ ; /* ; */ */",
+        "SELECT 1 /* ; /* ; */ ; */ + 1",
+        "SELECT 1 /*/ ; /* ; */ */ + 1",
         "SELECT 1 /***;***/ + 1",
         "SELECT 1 +/* ; */ 2",
         "SELECT 1 *-- ;\n 2",
@@ -378,13 +378,17 @@ def test_the_restrict_lines_of_pg_dump_are_skipped(line_end):
         ("(", "parenthesis"),
         ("(a (b)", "parenthesis"),
         ("E'\\'", "quote"),
-        ("'a'''", "quote"),
+        ("'a''", "quote"),
     ],
 )
 def test_what_is_never_closed_is_refused_where_it_opened(opener, word):
     failure = refusal(f"SELECT 1;\r\nSELECT 2,\n  {opener} \nSELECT 3;\n")
-    assert failure.message.startswith(("a " + word,))
-    assert failure.place == "up.sql:3:3"
+    assert failure.message.startswith(f"a {word} (" if "dollar" not in word else "a dollar quote")
+    assert (failure.file, failure.line) == ("up.sql", 3)
+
+
+def test_what_is_never_closed_is_refused_with_its_column():
+    assert refusal("SELECT 1;\nSELECT 'é', E'a").place == "up.sql:2:13"
 
 
 def test_the_outermost_open_parenthesis_is_the_one_named():
@@ -422,7 +426,7 @@ def test_lines_and_columns_are_right_with_every_line_end(line_end):
 
 @given(st.text(st.sampled_from("a\r\n"), max_size=12))
 def test_line_column_agrees_with_lines_as_written(text):
-    lines = text.replace("\r\n", "\n ").replace("\r", "\n").split("\n")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     # A CRLF is one line end of two characters: its LF stands on the line it ends.
     line, column = 1, 1
     for offset, char in enumerate(text):
@@ -618,7 +622,10 @@ def sample_files():
 def test_a_real_migration_is_cut_where_the_parser_of_postgres_cuts_it(path):
     with open(path, "rb") as file:
         text = decode(file.read(), path)
-    assert texts(text) == [scanned_text(statement) for statement in parser.split(text)]
+    ours = split(text)
+    for statement in ours:  # the parser knows nothing of data
+        text = text if statement.copy_data is None else text.replace(f"{statement.copy_data}\\.", "")
+    assert [statement.text for statement in ours] == [scanned_text(statement) for statement in parser.split(text)]
 
 
 # time
@@ -657,8 +664,8 @@ def test_five_megabytes_are_split_in_seconds(sql):
 )  # fmt: skip
 @pytest.mark.parametrize("head", ["", "SELECT ", "CREATE FUNCTION f() BEGIN ATOMIC "], ids=["file", "select", "body"])
 def test_time_is_linear_whatever_is_repeated(head, piece):
-    sql = head + piece * (800_000 // len(piece))
-    assert seconds(sql) < 10  # a square of it would take minutes
+    sql = head + piece * (400_000 // len(piece))
+    assert seconds(sql) < 5  # a square of it would take minutes
 
 
 # the hard files of the project's shared data, where they are

@@ -30,15 +30,17 @@ _NO_TRANSACTION_ELSEWHERE = re.compile(
 )
 
 # The marks that part a file in two, for tools that keep both directions in one file.
-_PART = r"migrate:{0}(?:\s.*)?|migrate\s+{0}|\+goose\s+{0}|\+migrate\s+{0}(?:\s.*)?|{0}(?:\s+migration)?\s*:?"
-_PARTS = {
-    "up": re.compile(_PART.format("up"), re.IGNORECASE | re.DOTALL),
-    "down": re.compile(_PART.format("down") + r"|//\s*@undo", re.IGNORECASE | re.DOTALL),
-}
+_PART = (
+    r"migrate:{0}(?:[ \t][^\r\n]*)?|migrate[ \t]+{0}|\+goose[ \t]+{0}|\+migrate[ \t]+{0}(?:[ \t][^\r\n]*)?"
+    r"|{0}(?:[ \t]+migration)?[ \t]*:?"
+)
+_UP, _DOWN = _PART.format("up"), _PART.format("down") + r"|//[ \t]*@undo"
+_PARTS = {"up": re.compile(_UP, re.IGNORECASE), "down": re.compile(_DOWN, re.IGNORECASE)}
 # Most files hold no such line at all, and then nothing need be lexed to know it.
+_PART_LINE = r"--[ \t\f\v=-]*(?:{0})[ \t\f\v=-]*(?:[\r\n]|\Z)"
 _PART_LIKELY = {
-    "up": re.compile(r"--[^\r\n]*\bup\b", re.IGNORECASE),
-    "down": re.compile(r"--[^\r\n]*\b(?:down|undo)\b", re.IGNORECASE),
+    "up": re.compile(_PART_LINE.format(_UP), re.IGNORECASE),
+    "down": re.compile(_PART_LINE.format(_DOWN), re.IGNORECASE),
 }
 _DIRECTIVE_LIKELY = re.compile(r"--[ \t]*nself[ \t]*:", re.IGNORECASE)
 

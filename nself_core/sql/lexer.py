@@ -134,12 +134,11 @@ class _Unfinished(Exception):
 
 def line_column(text, offset):
     """Return (line, column), from 1, of the character at `offset` (from 0) of `text`; lines end with LF, CRLF or CR."""
-    crlf = text.count("\r\n", 0, offset)
-    if text[max(offset - 1, 0) : offset + 1] == "\r\n":
-        offset -= 1  # the LF of a CRLF stands on the line that it ends
-    line = text.count("\n", 0, offset) + text.count("\r", 0, offset) - crlf + 1
-    begin = max(text.rfind("\n", 0, offset), text.rfind("\r", 0, offset)) + 1
-    return line, offset - begin + 1
+    # The LF of a CRLF stands on the line that it ends.
+    before = offset - 1 if text[max(offset - 1, 0) : offset + 1] == "\r\n" else offset
+    ends = text.count("\n", 0, before) + text.count("\r", 0, before) - text.count("\r\n", 0, before)
+    begin = max(text.rfind("\n", 0, before), text.rfind("\r", 0, before)) + 1
+    return ends + 1, offset - begin + 1
 
 
 def _wide_encoding(data):

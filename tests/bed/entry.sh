@@ -32,7 +32,7 @@ initialise() {
         echo "unix_socket_directories = '/var/run/postgresql, /tmp'"
     } >> "$PGDATA/postgresql.conf"
 
-    pg_ctl --pgdata="$PGDATA" --options="-c listen_addresses=''" --wait start
+    pg_ctl --pgdata="$PGDATA" --options="-c listen_addresses='' -c fsync=off" --wait start
     if [ "$database" != postgres ]; then
         echo 'CREATE DATABASE :"name"' |
             psql --no-psqlrc --set=ON_ERROR_STOP=1 --set=name="$database" --username="$user" --dbname=postgres

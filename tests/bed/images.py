@@ -54,6 +54,7 @@ class ImageStore:
     def __init__(self, session, engine):
         self._folder = session.cache / "images"
         self._folder.mkdir(exist_ok=True)
+        self._session = session
         self._engine = engine
         self._builders = ThreadPoolExecutor(max_workers=BUILDS_AT_ONCE)
         self._futures = {}
@@ -98,7 +99,8 @@ class ImageStore:
         # docker-py's own import reads a whole tarball into memory.
         command = ["docker", "--host", self._engine.host, "import"]
         command += [word for change in changes for word in ("--change", change)]
-        self._remove_outdated(wanted, tag)
+        if not self._session.others_live():  # another run may be about to start a container of an older recipe's
+            self._remove_outdated(wanted, tag)
         quiet_run([*command, tarball, tag])
 
     def _remove_outdated(self, wanted, tag):
@@ -106,7 +108,6 @@ class ImageStore:
         for image in self._engine.client.images.list(name=repository):
             for old in image.tags:
                 if old.startswith(f"{repository}:{wanted.version}-"):
-                    # It fails, rightly, for one that a container of another run uses.
                     subprocess.run(["docker", "--host", self._engine.host, "rmi", old], capture_output=True)
 
 

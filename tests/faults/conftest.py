@@ -1,0 +1,35 @@
+"""Fixtures of the fault tests: projects on named servers, one after another in one test."""
+
+from __future__ import annotations
+
+import pytest
+from bed.gaps import Gap, not_run
+
+PLAIN = ("plain-psql", "plain-psycopg")
+CONTAINER = "container-15"
+EVERY_WAY = (*PLAIN, CONTAINER)
+
+
+@pytest.fixture
+def find_server(bed):
+    """find_server(name) -> a shared Server: "plain-psql" and "plain-psycopg" are this host's own Postgres by URL."""
+
+    def find(name):
+        kind, _, rest = name.partition("-")
+        try:
+            return bed.plain_server(rest) if kind == "plain" else bed.server(name)
+        except Gap as gap:
+            return not_run(gap.what, gap.reason)
+
+    return find
+
+
+@pytest.fixture
+def new_project(find_server, make_database, make_project):
+    """new_project(server or its name) -> a Project with a fresh database there."""
+
+    def make(server):
+        server = find_server(server) if isinstance(server, str) else server
+        return make_project(make_database(server))
+
+    return make
