@@ -58,8 +58,8 @@ def say(text):
 
 def call(argv, **options):
     """Run a step whose output nobody needs when it works; returns its output, raises BuildFailed with it otherwise."""
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(argv, text=True, errors="replace", check=False, **streams, **options)
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
+    done = subprocess.run(argv, text=True, errors="replace", check=False, **options)
     if done.returncode:
         raise BuildFailed(f"`{shlex.join(argv)}` failed with exit code {done.returncode}:\n{done.stdout.rstrip()}")
     return done.stdout
@@ -252,7 +252,7 @@ class DemoProject:
 
     def __init__(self, python):
         self.program = os.path.join(os.path.dirname(python), "nself-db")
-        self.folder = None
+        self.folder = self.root = ""
         self.had_state = os.path.exists(STATE_FOLDER)
         path = os.pathsep.join([os.path.dirname(python), os.environ.get("PATH", os.defpath)])
         self.env = clean_variables(PATH=path, NSELF_DB_ENGINE="embedded")

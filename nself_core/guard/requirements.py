@@ -32,10 +32,11 @@ class Requirement(
     """One thing of the catalogue that one object of the metadata needs.
 
     `kind` is one of this module's constants; `schema` and `table` name the table (`table` is empty for a function);
-    `name` is the column, relationship or function, empty for a table; `why` names the metadata object. `path`: where
-    the column is not the table's own, the relationships on the way and last the column. For a relationship,
-    `columns` are those of its foreign key, sorted (none when it is configured by hand), and `other` is the table at
-    its other end as (schema, table); without `other` the foreign key is the table's own and tells the target.
+    `name` is the column, relationship or function, empty for a table; `why` names the metadata object, or says what a
+    relationship or an enum table needs. `path`: where the column is not the table's own, the relationships on the way
+    and last the column. For a relationship, `columns` are those of its foreign key, sorted (none when it is configured
+    by hand), and `other` is the table at its other end as (schema, table); without `other` the foreign key is the
+    table's own and tells the target.
     """
 
     __slots__ = ()
@@ -129,9 +130,17 @@ def _and_parts(thing, parts):
     return f"; with it {count} of its columns and relationships" if count else ""
 
 
+VERDICTS = {
+    TABLE: "table {} is missing",
+    COLUMN: "column {} is missing",
+    RELATIONSHIP: "relationship {} does not work",
+    FUNCTION: "function {} is missing or overloaded",
+    ENUM_TABLE: "enum table {} cannot be one",
+}
+
+
 def _words(kind, schema, table, name):
-    place = ".".join(part for part in (schema, table, name) if part)
-    return f"{kind.replace('_', ' ')} {place}"
+    return VERDICTS[kind].format(".".join(part for part in (schema, table, name) if part))
 
 
 def _first_of(whys):
@@ -228,7 +237,8 @@ def _of_table(name, tracked, tables):
     schema, table = name
     yield Requirement(TABLE, schema, table, "", "tracked table")
     if entry.get("is_enum"):
-        yield Requirement(ENUM_TABLE, schema, table, "", "enum table")
+        why = "it needs a text key, at most one more text column, and rows whose keys are names in GraphQL"
+        yield Requirement(ENUM_TABLE, schema, table, "", why)
     yield from _of_relationships(name, tracked)
     yield from _of_permissions(name, entry, tables)
     for field in _dicts(entry.get("computed_fields")):
@@ -288,11 +298,21 @@ def _of_relationships(place, tracked):
     for name, hop in tracked.relationships.items():
         if hop is None:
             continue
-        why = f"relationship {name} of {schema}.{table}"
-        yield Requirement(RELATIONSHIP, schema, table, name, why, (), hop.columns, hop.other)
+        yield Requirement(RELATIONSHIP, schema, table, name, _way(place, hop), (), hop.columns, hop.other)
         if not hop.columns:
+            why = f"relationship {name} of {schema}.{table}"
             yield from _columns(place, _names(hop.mapping), why)
             yield from _columns(hop.other, _names(list(hop.mapping.values())), why)
+
+
+def _way(place, hop):
+    """What a relationship needs to get to its table, in words."""
+    columns, here = ", ".join(hop.columns), ".".join(place)
+    if not columns:
+        return f"it needs table {'.'.join(hop.other)}"
+    if hop.other is None:
+        return f"it needs exactly one foreign key of {here} ({columns}), to a tracked table"
+    return f"it needs exactly one foreign key of {'.'.join(hop.other)} ({columns}) to {here}"
 
 
 def _of_remote_relationship(table, tracked, relationship):

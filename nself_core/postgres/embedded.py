@@ -20,7 +20,7 @@ SOCKET_PARENT = "/tmp"  # short on every system: a socket's path may have 107 by
 PORT = 5432  # only the name of the socket file: nothing listens on TCP
 ROLE = "postgres"
 WAIT = 60  # seconds for a start (crash recovery included) or a stop
-START_TRIES = 10
+START_PAUSES = (0.2, 0.5, 1, 2, 5)  # seconds between tries to start after a kill
 CONFIGURATION = f"""
 # nself-db: a private server, reached by its socket only; times as in the stack's container
 listen_addresses = ''
@@ -80,10 +80,7 @@ def stop(settings):
     """
     place = _existing_place(settings)
     # Only a server that answers is stopped: pg_ctl signals whatever process has the number in a stale postmaster.pid.
-    if place is None:
-        return False
-    if not _listens(place):
-        _remove_folder(place.socket_folder)
+    if place is None or not _listens(place):
         return False
     toolchain = reachable(find_toolchain(place.major), place.account)
     with _StartLock(os.path.dirname(place.data_folder)):
@@ -178,20 +175,30 @@ def _run_initdb(toolchain, place, folder):
 
 
 def _start(toolchain, place):
-    import time
-
     _make_socket_folder(place)
     _clear_dead_server(place)
     _make_log(place)
-    for _ in range(START_TRIES):
+    try:
+        _try_start(toolchain, place)
+    except BaseException:
+        # Also Ctrl-C: pg_ctl may have started a server that listens a moment from now.
+        if _listens(place):
+            _control(toolchain, place, "stop", "-m", "fast")
+        _remove_folder(place.socket_folder)
+        raise
+
+
+def _try_start(toolchain, place):
+    import time
+
+    for pause in (*START_PAUSES, None):
         done = _control(toolchain, place, "start", "-l", "$NSELF_DB_LOG", "-o", f"-k {place.socket_folder}")
         if done.code == 0:
             return
         # After kill -9 of the server its last sessions need a moment to notice, and hold its memory until then.
-        if "shared memory block" not in _log_tail(place.log):
-            break
-        time.sleep(1)
-    raise Unreachable("the embedded server did not start", _start_hint(place), excerpt=_log_tail(place.log))
+        if pause is None or "shared memory block" not in _log_tail(place.log):
+            raise Unreachable("the embedded server did not start", _start_hint(place), excerpt=_log_tail(place.log))
+        time.sleep(pause)
 
 
 def _clear_dead_server(place):
@@ -417,7 +424,7 @@ class _StartLock:
 
     def __init__(self, folder):
         self.path = os.path.join(folder, "start.lock")
-        self.handle = None
+        self.handle = -1
 
     def __enter__(self):
         import fcntl
