@@ -665,7 +665,9 @@ def test_five_megabytes_are_split_in_seconds(sql):
     [
         "'", '"', "$a", "$a$ $b", "$", "/*", "/* x */ ", "--\n", "E'a'\n", "'a\\' ", "E'\\''", "(", ")", ";", "\\'",
         "E'\\", "B'1'\n",
-        "CREATE ", "CREATE /* a */ ", "BEGIN ", "BEGIN ATOMIC ", "CASE ", "END ", "- ", "a$", "U&", "1.", "\r", "\r\n", "é", "COPY t FROM ",
+        "CREATE ", "CREATE /* a */ ", "BEGIN ", "BEGIN ATOMIC ", "CASE ", "END ", "- ", "a$", "U&", "1.", "\r",
+        "\r\n", "é",
+        "COPY t FROM ",
         "SET standard_conforming_strings = off;", "COPY t FROM stdin;\n\\.\n", "\\restrict a\n", " ", "/*/", "*/",
     ],
 )  # fmt: skip

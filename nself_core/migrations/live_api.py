@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from nself_core.guard.check_sql import sql_guard, sql_unsatisfied
+from nself_core.guard.check_sql import SQL_METADATA, sql_guard, sql_unsatisfied
 from nself_core.guard.local_tree import read_local_metadata
 from nself_core.guard.requirements import narrow, requirements, without
-
-SQL_METADATA = "SELECT metadata FROM hdb_catalog.hdb_metadata"
 
 
 class ApiGuard:

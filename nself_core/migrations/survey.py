@@ -16,6 +16,7 @@ def survey(settings, database):
 
     Raises FileFailure for files that cannot be used, and what Database.rows raises.
     """
+    database.begin()
     listing = files.find_migrations(settings)
     known = ledger.read_ledger(database)
     return Survey(listing, known, planning.list_entries(listing.migrations, known, checksum_of))

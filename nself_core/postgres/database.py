@@ -34,6 +34,7 @@ class Database:
         self._driver = driver
         self._reach = None
         self._session = None
+        self._begun = None
         self._startup_options = True
 
     @property
@@ -83,8 +84,14 @@ class Database:
     def session(self):
         """The command's session; a new one when the last has ended."""
         if self._session is None or not self._session.alive:
-            self._session = self.connect()
+            begun, self._begun = self._begun, None
+            self._session = self._checked(lambda: begun, OWN_LOGIN, NO_PARAMETERS) if begun else self.connect()
         return self._session
+
+    def begin(self):
+        """Start psql for the command's session without waiting for it: the caller reads files meanwhile."""
+        if self._session is None and self._begun is None and self.reach.driver == "psql":
+            self._begun = self._open(OWN_LOGIN, NO_PARAMETERS)
 
     def connect(self, login=OWN_LOGIN, parameters=NO_PARAMETERS):
         """A session of its own, checked to be open.
@@ -92,9 +99,13 @@ class Database:
         Arguments: `login`, another role to log in as; `parameters`, server settings by name for the whole session,
         beside ours. Raises Unreachable or CredentialsRefused.
         """
+        return self._checked(lambda: self._open(login, parameters), login, parameters)
+
+    def _checked(self, opened, login, parameters):
+        """What `opened` gives, once it has answered a first question."""
         session = None
         try:
-            session = self._open(login, parameters)
+            session = opened()
             session.rows("SELECT 1 AS one")
             return session
         except ConnectionLost as lost:
@@ -182,9 +193,9 @@ class Database:
 
     def close(self):
         """End the command's session."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        for session in filter(None, (self._session, self._begun)):
+            session.close()
+        self._session = self._begun = None
 
 
 def docker_failure(text, reach):

@@ -163,15 +163,19 @@ def _initialise(toolchain, place):
 
 
 def _run_initdb(toolchain, place, folder):
+    done = _initdb(toolchain, place, folder, "C.UTF-8")
+    if done.code:  # not every system has that locale
+        done = _initdb(toolchain, place, folder, "C")
+    if done.code:
+        raise Unreachable(f"initdb of the embedded server failed: {_last_line(done.err)}", excerpt=done.err.strip())
+    with open(os.path.join(folder, "postgresql.conf"), "a", encoding="utf-8") as file:
+        file.write(CONFIGURATION)
+
+
+def _initdb(toolchain, place, folder, locale):
     options = ["--encoding=UTF8", "--auth-local=trust", "--auth-host=reject", "--data-checksums", "-U", ROLE]
-    for locale in ("C.UTF-8", "C"):  # not every system has the first
-        command = [os.path.join(toolchain.bin_folder, "initdb"), "-D", folder, f"--locale={locale}", *options]
-        done = run(command, timeout=10 * WAIT, **place.account)
-        if done.code == 0:
-            with open(os.path.join(folder, "postgresql.conf"), "a", encoding="utf-8") as file:
-                file.write(CONFIGURATION)
-            return
-    raise Unreachable(f"initdb of the embedded server failed: {_last_line(done.err)}", excerpt=done.err.strip())
+    command = [os.path.join(toolchain.bin_folder, "initdb"), "-D", folder, f"--locale={locale}", *options]
+    return run(command, timeout=10 * WAIT, **place.account)
 
 
 def _start(toolchain, place):

@@ -198,7 +198,9 @@ def _beside(statement, error):
 
 def connection_failure(text, where):
     """The failure that psql's or libpq's words about a lost or refused connection mean."""
-    message = " ".join(line.strip() for line in text.strip().split("\n") if line.strip()) or "no answer"
+    lines = [line.strip() for line in text.split("\n")]
+    told = [line for line in lines if line and not line.startswith(("LOCATION:", "NOTICE:", "WARNING:", "INFO:"))]
+    message = " ".join(told)[:500] or "no answer"
     for prefix in ("psql: error: ", "psql: "):
         message = message[len(prefix):] if message.startswith(prefix) else message
     low = message.lower()

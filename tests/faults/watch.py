@@ -23,6 +23,8 @@ SQL_AT_GATE = f"""
 SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = {GATE} AND classid = 0
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+# The head lets a migration wait at the gate for as long as the test wants.
+PATIENT = "-- nself:lock-timeout=0\n"
 PASS_GATE = f"SELECT pg_advisory_xact_lock({GATE});\n"
 
 
@@ -39,6 +41,11 @@ def closed_gate(database):
     with database.connect() as connection:
         connection.execute(f"SELECT pg_advisory_lock({GATE})")
         yield connection
+
+
+def log_gate(number):
+    """A transactional migration that leaves its row in `log` and then stands at the gate."""
+    return f"{PATIENT}INSERT INTO log (number, step) VALUES ({number}, 1);\n{PASS_GATE}"
 
 
 def at_gate(connection, process=None):
