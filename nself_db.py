@@ -68,23 +68,32 @@ DRIVER = option("--driver", choices=("psql", "psycopg"), help="what talks to Pos
 GLOBAL = (ENV, DRY_RUN, JSON, VERBOSE, QUIET, PROJECT, URL, DRIVER)
 
 FORCE = option("--force", action="store_true", help="do not ask before destroying")
+FORCE_BASELINE = option("--force", action="store_true", help="do not look whether the tables are there")
 CONFIRM = option("--confirm", metavar="PROJECT", help="with --force in prod: the project's name")
 COUNT = option("--count", type=whole_number, metavar="N", help="at most N migrations (up: all, down: 1)")
 TO = option("--to", type=version, metavar="VERSION", help="the last version that is applied afterwards")
 SKIP_METADATA = option("--skip-metadata", action="store_true", help="do not reload Hasura's metadata afterwards")
-OUT_OF_ORDER = option("--allow-out-of-order", action="store_true", help="also apply versions older than the newest applied")
-INCONSISTENT = option("--allow-inconsistent", action="store_true", help="commit even what breaks tables that Hasura tracks")
+OUT_OF_ORDER = option(
+    "--allow-out-of-order", action="store_true", help="also apply versions older than the newest applied"
+)
+INCONSISTENT = option(
+    "--allow-inconsistent", action="store_true", help="commit even what breaks tables that Hasura tracks"
+)
 STRICT = option("--strict", action="store_true", help="fail before running when an applied file has changed")
 LOCK_WAIT = option("--lock-wait", type=seconds, default=60.0, metavar="S", help="seconds to wait for another run (60)")
 EXIT_CODE = option("--exit-code", action="store_true", help="exit with 1 when anything is not applied")
 NAME = option("name", metavar="NAME", help="lower-case letters, digits, _ and -")
-SQL = option("--sql", metavar="SQL", help="the statements to put into the file; the down file is derived where it is clear")
+SQL = option(
+    "--sql", metavar="SQL", help="the statements to put into the file; the down file is derived where it is clear"
+)
 MIGRATION = option("--migration", type=version, required=True, metavar="VERSION", help="the migration's version")
 VERSION = option("version", nargs="?", type=version, metavar="VERSION", help="the last version to record")
 FROM_HASURA = option("--from-hasura", action="store_true", help="take over the versions that Hasura's CLI has recorded")
 APPLIED = option("--applied", action="store_true", help="record it as applied, running nothing")
 PENDING = option("--pending", action="store_true", help="forget it, running nothing")
-STATEMENT_DONE = option("--statement-done", type=whole_number, metavar="K", help="statement K, which was begun, took effect")
+STATEMENT_DONE = option(
+    "--statement-done", type=whole_number, metavar="K", help="statement K, which was begun, took effect"
+)
 STATEMENT_UNDONE = option("--statement-undone", type=whole_number, metavar="K", help="statement K did not take effect")
 COUNTS = option("--counts", action="store_true", help="count the rows of each table")
 FILTER = option("--filter", metavar="PREFIX", help="only names that begin with PREFIX")
@@ -102,31 +111,37 @@ GROUPS = {
     "server": "The embedded server of a project that has no stack (NSELF_DB_ENGINE=embedded).",
 }
 
+# fmt: off
 COMMANDS = (
-    row("migrate up", "Apply all pending migrations.", COUNT, TO, SKIP_METADATA, OUT_OF_ORDER, INCONSISTENT, STRICT, LOCK_WAIT,
+    row("migrate up", "Apply all pending migrations.",
+        COUNT, TO, SKIP_METADATA, OUT_OF_ORDER, INCONSISTENT, STRICT, LOCK_WAIT,
         effect=WRITES, example="nself-db migrate up --count 3"),
-    row("migrate down", "Roll back the last applied migrations.", COUNT, TO, SKIP_METADATA, INCONSISTENT, LOCK_WAIT, FORCE,
-        CONFIRM, effect=DESTROYS, example="nself-db migrate down --count 2"),
+    row("migrate down", "Roll back the last applied migrations.",
+        COUNT, TO, SKIP_METADATA, INCONSISTENT, LOCK_WAIT, FORCE, CONFIRM,
+        effect=DESTROYS, example="nself-db migrate down --count 2"),
     row("migrate status", "Show which migrations are applied, pending, changed or missing.", EXIT_CODE,
         effect=READS, example="nself-db migrate status --json"),
     row("migrate create", "Create a migration and its down file.", NAME, SQL,
-        effect=WRITES, example='nself-db migrate create add_preferences --sql "ALTER TABLE users ADD COLUMN preferences jsonb"'),
+        effect=WRITES, example='nself-db migrate create add_age --sql "ALTER TABLE users ADD COLUMN age int"'),
     row("migrate verify-checksums", "Find applied migration files that have changed or vanished.",
         effect=READS, example="nself-db migrate verify-checksums"),
     row("migrate reset-checksum", "Accept the present text of an applied migration file.", MIGRATION, FORCE, CONFIRM,
         effect=DESTROYS, example="nself-db migrate reset-checksum --migration 20240501120000"),
-    row("migrate baseline", "Record migrations as applied without running them.", VERSION, FROM_HASURA, FORCE,
+    row("migrate baseline", "Record migrations as applied without running them.", VERSION, FROM_HASURA, FORCE_BASELINE,
         effect=WRITES, example="nself-db migrate baseline 20240501120000"),
-    row("migrate repair", "Settle a migration that was left half done.", MIGRATION, APPLIED, PENDING, STATEMENT_DONE,
-        STATEMENT_UNDONE, FORCE, CONFIRM, effect=DESTROYS,
-        example="nself-db migrate repair --migration 20240501120000 --statement-done 2"),
+    row("migrate repair", "Settle a migration that was left half done.",
+        MIGRATION, APPLIED, PENDING, STATEMENT_DONE, STATEMENT_UNDONE, FORCE, CONFIRM,
+        effect=DESTROYS, example="nself-db migrate repair --migration 20240501120000 --statement-done 2"),
     row("list", "List tables, views and sequences with a managed prefix.", COUNTS, FILTER, ALL,
         effect=READS, example="nself-db list --counts"),
     row("shell", "Open psql, read-only by default, or run one statement.", COMMAND, RW, INSTALL_READER, FORCE, CONFIRM,
         effect=READS, example='nself-db shell --command "SELECT count(*) FROM users"'),
-    row("server status", "Show whether the embedded server runs.", effect=READS, example="nself-db server status"),
-    row("server stop", "Stop the embedded server.", effect=WRITES, example="nself-db server stop"),
+    row("server status", "Show whether the embedded server runs.",
+        effect=READS, example="nself-db server status"),
+    row("server stop", "Stop the embedded server.",
+        effect=WRITES, example="nself-db server stop"),
 )
+# fmt: on
 
 # ---------------------------------------------------------------------------------------------------------------
 # Handlers: a handler's name is its path.
@@ -287,8 +302,15 @@ class Context:
         if not self.settings.is_prod and not plan.asks_everywhere:
             return
         target = Target(self.settings.env, self.database.where, self.database.name, self.settings.project_name)
-        confirm(self.console, target, plan.loses, force=self.args.force, confirm_name=self.args.confirm,
-                environ=os.environ, stdin=sys.stdin)
+        confirm(
+            self.console,
+            target,
+            plan.loses,
+            force=self.args.force,
+            confirm_name=self.args.confirm,
+            environ=os.environ,
+            stdin=sys.stdin,
+        )
 
     def with_reload(self, plan, facts, args):
         """The plan, followed by the reload of Hasura's metadata where there is a Hasura and it is wanted."""
@@ -298,7 +320,10 @@ class Context:
 
     def migration_performers(self, direction, args):
         """What performs the steps of `migrate up` and `migrate down`."""
-        return {"migration": lambda steps: self._run_migrations(steps, direction, args), "reload": self._reload_metadata}
+        return {
+            "migration": lambda steps: self._run_migrations(steps, direction, args),
+            "reload": self._reload_metadata,
+        }
 
     def _run_migrations(self, steps, direction, args):
         from nself_core.migrations import live_api, runner
@@ -390,7 +415,10 @@ def build_parser(item):
             raise UsageFailure(message, f"see: nself-db {item.path} --help")
 
     parser = Parser(
-        prog=f"nself-db {item.path}", description=item.help, epilog=f"Example:\n  {item.example}", allow_abbrev=False,
+        prog=f"nself-db {item.path}",
+        description=item.help,
+        epilog=f"Example:\n  {item.example}",
+        allow_abbrev=False,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30),
     )
     for chosen in item.options:
@@ -398,10 +426,9 @@ def build_parser(item):
     common = parser.add_argument_group("for every command")
     for chosen in GLOBAL:
         common.add_argument(*chosen.names, **chosen.keywords)
-    if FORCE not in item.options:
-        parser.set_defaults(force=False)
-    if CONFIRM not in item.options:
-        parser.set_defaults(confirm=None)
+    for name, missing in (("force", False), ("confirm", None)):
+        if parser.get_default(name) is None:
+            parser.set_defaults(**{name: missing})
     return parser
 
 
@@ -413,7 +440,10 @@ def group_help(path):
     lines += [GROUPS[path] if path else "Everything an nSelf stack needs of its database, in one command.", ""]
     lines += [f"  {item.path:<{width}}  {item.help}" for item in rows]
     lines += ["", "For every command:"]
-    names = [", ".join(item.names) + (f" {item.keywords['metavar']}" if "metavar" in item.keywords else "") for item in GLOBAL]
+    names = [
+        ", ".join(item.names) + (f" {item.keywords['metavar']}" if "metavar" in item.keywords else "")
+        for item in GLOBAL
+    ]
     wide = max(map(len, names))
     lines += [f"  {name:<{wide}}  {item.keywords['help']}" for name, item in zip(names, GLOBAL)]
     lines += ["", "More of a command: nself-db COMMAND --help"]
@@ -425,7 +455,9 @@ def unknown_command(path):
     import difflib
 
     near = difflib.get_close_matches(path, [*(item.path for item in COMMANDS), *GROUPS], 1)
-    return UsageFailure(f"there is no command {path!r}", f"did you mean: nself-db {near[0]}" if near else "see: nself-db --help")
+    return UsageFailure(
+        f"there is no command {path!r}", f"did you mean: nself-db {near[0]}" if near else "see: nself-db --help"
+    )
 
 
 def version_text(verbose):
@@ -477,8 +509,13 @@ def _run(item, path, rest):
     from nself_core.output import Console
 
     words = rest[: rest.index("--")] if "--" in rest else rest
-    console = Console(sys.stdout, sys.stderr, "--json" in words, bool({"--quiet", "-q"} & {*words}),
-                      bool({"--verbose", "-v"} & {*words}))
+    console = Console(
+        sys.stdout,
+        sys.stderr,
+        "--json" in words,
+        bool({"--quiet", "-q"} & {*words}),
+        bool({"--verbose", "-v"} & {*words}),
+    )
     context = None
     try:
         if item is None:

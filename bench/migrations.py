@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from bed.gaps import Gap  # noqa: E402 - the paths above come first
 from bed.servers import Bed  # noqa: E402
 from bed.session import BedSession  # noqa: E402
+
 from nself_core.postgres.reach import find_psql  # noqa: E402
 
 FIRST = 20240101000000
@@ -88,7 +89,16 @@ class Workbench:
 
     def floor_psql(self, database, *words):
         """psql on `database`, the program itself and not Debian's wrapper."""
-        return [self.psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.server.settings(database)["NSELF_DB_URL"], *words]
+        return [
+            self.psql,
+            "-X",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            self.server.settings(database)["NSELF_DB_URL"],
+            *words,
+        ]
 
     def timed(self, argv, **extra):
         """Seconds of wall time of one run, which must end with 0."""
@@ -111,8 +121,11 @@ def find_dbmate(folder):
     """dbmate's binary out of the npm package for this platform, or None."""
     if not shutil.which("npm"):
         return None
-    subprocess.run(["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(folder), "dbmate"],
-                   capture_output=True, check=False)
+    subprocess.run(
+        ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(folder), "dbmate"],
+        capture_output=True,
+        check=False,
+    )
     return next(iter((folder / "node_modules" / "@dbmate").glob("*/bin/dbmate")), None)
 
 
@@ -129,14 +142,32 @@ def round_up(bench, number, dbmate):
         env = {"NSELF_DB_URL": urls[driver], "NSELF_DB_DRIVER": driver, "PYTHONPATH": ""}
         rows["up"][driver] = bench.timed(ours_with(bench, driver, "migrate", "up", "-q"), **env)
     if dbmate:
-        rows["up"]["dbmate"] = bench.timed([str(dbmate), "-u", urls["dbmate"] + "?sslmode=disable", "-d",
-                                            str(bench.dbmate_files), "--no-dump-schema", "migrate"])
+        rows["up"]["dbmate"] = bench.timed(
+            [
+                str(dbmate),
+                "-u",
+                urls["dbmate"] + "?sslmode=disable",
+                "-d",
+                str(bench.dbmate_files),
+                "--no-dump-schema",
+                "migrate",
+            ]
+        )
     for row, words, peer in (("status", ("migrate", "status"), "status"), ("up again", ("migrate", "up"), "migrate")):
         rows[row]["floor"] = bench.timed(bench.floor_psql(names["floor"], "-c", "select 1"))
         rows[row]["psql"] = bench.timed(bench.ours(*words), NSELF_DB_URL=urls["psql"], NSELF_DB_DRIVER="psql")
         if dbmate:
-            rows[row]["dbmate"] = bench.timed([str(dbmate), "-u", urls["dbmate"] + "?sslmode=disable", "-d",
-                                               str(bench.dbmate_files), "--no-dump-schema", peer])
+            rows[row]["dbmate"] = bench.timed(
+                [
+                    str(dbmate),
+                    "-u",
+                    urls["dbmate"] + "?sslmode=disable",
+                    "-d",
+                    str(bench.dbmate_files),
+                    "--no-dump-schema",
+                    peer,
+                ]
+            )
     rows["start"]["floor"] = bench.timed([python(), "-I", "-c", "pass"])
     rows["start"]["psql"] = bench.timed(bench.ours("--version"))
     for name in names.values():
@@ -157,20 +188,29 @@ def ours_with(bench, driver, *words):
 
 def table(rounds, title):
     """A Markdown table of medians and of ratios to the round's own floor."""
-    lines = [f"### {title}", "", "| what | contender | median s | ratio to the floor (least to most) |", "|---|---|---|---|"]
+    lines = [
+        f"### {title}",
+        "",
+        "| what | contender | median s | ratio to the floor (least to most) |",
+        "|---|---|---|---|",
+    ]
     for row in rounds[0]:
         for who in rounds[0][row]:
             seconds = [each[row][who] for each in rounds]
             ratios = [each[row][who] / each[row]["floor"] for each in rounds]
-            lines.append(f"| {row} | {who} | {statistics.median(seconds):.3f} | {statistics.median(ratios):.2f} "
-                         f"({min(ratios):.2f} to {max(ratios):.2f}) |")
+            lines.append(
+                f"| {row} | {who} | {statistics.median(seconds):.3f} | {statistics.median(ratios):.2f} "
+                f"({min(ratios):.2f} to {max(ratios):.2f}) |"
+            )
     return "\n".join(lines) + "\n"
 
 
 def machine():
     """What was measured on."""
-    return (f"{datetime.date.today().isoformat()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
-            f"Python {platform.python_version()}")
+    return (
+        f"{datetime.date.today().isoformat()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}"
+    )
 
 
 def measure(chosen, folder, bed, dbmate, title, **server_options):
@@ -198,9 +238,12 @@ def main():
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             dbmate = find_dbmate(folder / "npm")
-            parts = [f"{machine()}.", "" if dbmate else "dbmate could not be installed here and is left out.",
-                     measure(options, folder / "off", bed, dbmate, "fsync off (CPU and round trips)"),
-                     measure(options, folder / "on", bed, dbmate, "fsync on", options=("fsync=on",))]
+            parts = [
+                f"{machine()}.",
+                "" if dbmate else "dbmate could not be installed here and is left out.",
+                measure(options, folder / "off", bed, dbmate, "fsync off (CPU and round trips)"),
+                measure(options, folder / "on", bed, dbmate, "fsync on", options=("fsync=on",)),
+            ]
     except Gap as gap:
         raise SystemExit(f"not measured: {gap.what}: {gap.reason}") from None
     finally:

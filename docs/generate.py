@@ -45,7 +45,8 @@ def commands_page():
     lines = [
         "# Commands",
         "",
-        "Made by docs/generate.py from the table `COMMANDS` in nself_db.py. A leading word `db` is accepted and dropped.",
+        "Made by docs/generate.py from the table `COMMANDS` in nself_db.py. A leading word `db` is accepted and",
+        "dropped.",
         "",
         "For every command, before or after its words:",
         "",
@@ -88,11 +89,13 @@ def json_page():
     lines = [
         "# JSON",
         "",
-        "Made by docs/generate.py from nself_core/shapes.py; a test holds every command's output to it. With `--json` a",
-        "command prints exactly one document on standard output, and everything for people on standard error.",
+        "Made by docs/generate.py from nself_core/shapes.py; a test holds every command's output to it. With `--json`",
+        "a command prints exactly one document on standard output, and everything for people on standard error.",
         "",
         "```",
-        json.dumps({"ok": True, "command": "migrate status", "env": "dev", "dry_run": False, "data": {}, "warnings": []}),
+        json.dumps(
+            {"ok": True, "command": "migrate status", "env": "dev", "dry_run": False, "data": {}, "warnings": []}
+        ),
         "```",
         "",
         "`ok` is true when the exit code is 0. Otherwise there is an `error`:",
@@ -101,8 +104,8 @@ def json_page():
         shape_text({"error": shapes.ERROR}),
         "```",
         "",
-        "In the shapes below a word is a type, `?` behind a type allows null, `?` behind a key says that it may be absent,",
-        "and `a | b` lists the values. A migration's version is text, the number without leading zeros.",
+        "In the shapes below a word is a type, `?` behind a type allows null, `?` behind a key says that it may be",
+        "absent, and `a | b` lists the values. A migration's version is text, the number without leading zeros.",
         "",
         "## Every command under --dry-run",
         "",

@@ -14,21 +14,24 @@ from nself_core.output import Report
 class Step(namedtuple("Step", "kind title sql mode destroys work", defaults=(None, None, False, None))):
     """One thing to do.
 
-    `kind` names its performer ("migration", "sql", "file", "http", …); `title`, one line for people; `sql`, the exact text
-    that runs, None where it is none; `mode`, how it runs ("transaction", "no_transaction"…); `destroys`, whether data or
+    `kind` names its performer ("migration", "sql", "file"…); `title`, one line for people; `sql`, the exact text that
+    runs, None where it is none; `mode`, how it runs ("transaction", "no_transaction"…); `destroys`, whether data or
     history may be lost; `work`, what the performer needs.
     """
 
     __slots__ = ()
 
 
-class Plan(namedtuple("Plan", "steps warnings nothing data loses asks_everywhere",
-                      defaults=((), "nothing to do", None, (), False))):
+class Plan(
+    namedtuple(
+        "Plan", "steps warnings nothing data loses asks_everywhere", defaults=((), "nothing to do", None, (), False)
+    )
+):
     """Steps in order.
 
     `warnings`, texts found while planning; `nothing`, what to say when there is no step; `data`, the report's data
-    in that case; `loses`, lines that name what will be destroyed, for the consent; `asks_everywhere`, whether consent is
-    wanted outside prod too.
+    before any step adds to it; `loses`, lines that name what will be destroyed, for the consent; `asks_everywhere`,
+    whether consent is wanted outside prod too.
     """
 
     __slots__ = ()

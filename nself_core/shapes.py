@@ -11,9 +11,15 @@ VERSION = "text"  # a migration's version is text: a bigint is not safe in every
 PLAN = {"plan": [{"kind": "text", "title": "text", "mode": "text?", "destroys": "boolean", "sql": "text?"}]}
 
 STATE = ("applied", "pending", "out_of_order", "missing", "changed", "dirty")
-COUNTS = {state: "integer" for state in STATE}
-MIGRATION = {"version": VERSION, "name": "text", "file": "text?", "state": STATE, "applied_at": "text?",
-             "duration_ms": "number?"}
+COUNTS = dict.fromkeys(STATE, "integer")
+MIGRATION = {
+    "version": VERSION,
+    "name": "text",
+    "file": "text?",
+    "state": STATE,
+    "applied_at": "text?",
+    "duration_ms": "number?",
+}
 RAN = [{"version": VERSION, "name": "text", "file": "text", "mode": ("transaction", "no_transaction", "self_test")}]
 METADATA = ("reloaded", "not_reloaded", "inconsistent")
 
@@ -32,9 +38,13 @@ DATA = {
     },
     "migrate reset-checksum": {"migration": "text?", "checksum?": "text"},
     "migrate baseline": {"recorded": [VERSION]},
-    "migrate repair": {"migration": VERSION,
-                       "repaired": ("applied", "pending", "statement_done", "statement_undone", None)},
-    "list": {"objects": [{"schema": "text", "name": "text", "type": "text", "rows": "integer?", "size_bytes": "integer?"}]},
+    "migrate repair": {
+        "migration": VERSION,
+        "repaired": ("applied", "pending", "statement_done", "statement_undone", None),
+    },
+    "list": {
+        "objects": [{"schema": "text", "name": "text", "type": "text", "rows": "integer?", "size_bytes": "integer?"}]
+    },
     "shell": {"columns?": ["text"], "rows?": [["any"]], "tag?": "text", "reader?": "text"},
     "server status": {"running": "boolean", "version": "integer?", "data": "text?", "socket": "text?", "log": "text?"},
     "server stop": {"stopped": "boolean"},
@@ -54,18 +64,44 @@ def plan_schema():
 
 
 def _document_with(data):
-    return _schema({"ok": "boolean", "command": "text", "env": "text", "dry_run": "boolean", "data": data,
-                    "warnings": ["text"], "error?": "any"})
+    return _schema(
+        {
+            "ok": "boolean",
+            "command": "text",
+            "env": "text",
+            "dry_run": "boolean",
+            "data": data,
+            "warnings": ["text"],
+            "error?": "any",
+        }
+    )
 
 
-ERROR = {"code": "text", "message": "text", "hint": "text?", "exit_code": "integer", "file?": "text", "line?": "integer",
-         "column?": "integer", "excerpt?": "text"}
+ERROR = {
+    "code": "text",
+    "message": "text",
+    "hint": "text?",
+    "exit_code": "integer",
+    "file?": "text",
+    "line?": "integer",
+    "column?": "integer",
+    "excerpt?": "text",
+}
 
 
 def failure_schema():
     """The JSON Schema of the document of a command that failed."""
-    return _schema({"ok": (False,), "command": "text", "env": "text?", "dry_run": "boolean", "data": "any",
-                    "warnings": ["text"], "error": ERROR})
+    return _schema(
+        {
+            "ok": (False,),
+            "command": "text",
+            "env": "text?",
+            "dry_run": "boolean",
+            "data": "any",
+            "warnings": ["text"],
+            "error": ERROR,
+        }
+    )
 
 
 def _schema(shape):

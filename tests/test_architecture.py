@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nself_db
 import pytest
+
+import nself_db
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "nself_core"
@@ -28,15 +29,25 @@ FLOORS = [
 GROUPS = FLOORS[-1]
 # hasura/ is a group of its own for later issues; its api room serves migrate's reload and stands one floor lower.
 
-HEAVY = {"dataclasses", "typing", "pathlib", "logging", "inspect", "tempfile", "urllib.request", "ssl", "http.client",
-         "yaml", "psycopg"}
+HEAVY = {
+    "dataclasses",
+    "typing",
+    "pathlib",
+    "logging",
+    "inspect",
+    "tempfile",
+    "urllib.request",
+    "ssl",
+    "http.client",
+    "yaml",
+    "psycopg",
+}
 COMMAND_WORDS = HEAVY | {"argparse", "json", "subprocess", "hashlib", "re"}
 
 
 def modules():
     """Every module of the core: its room (first part of its path) and its file."""
-    for path in sorted(CORE.rglob("*.py")):
-        yield path.relative_to(CORE).parts[0].removesuffix(".py"), path
+    return [(path.relative_to(CORE).parts[0].removesuffix(".py"), path) for path in sorted(CORE.rglob("*.py"))]
 
 
 def imported_rooms(path):
@@ -44,7 +55,9 @@ def imported_rooms(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "nself_core":
             parts = node.module.split(".")
-            yield from [parts[1]] if len(parts) > 1 else [name.name for name in node.names if name.name != "__version__"]
+            yield from (
+                [parts[1]] if len(parts) > 1 else [name.name for name in node.names if name.name != "__version__"]
+            )
         if isinstance(node, ast.Import):
             yield from (name.name.split(".")[1] for name in node.names if name.name.startswith("nself_core."))
 
@@ -66,8 +79,14 @@ def test_no_circles():
     for path in CORE.rglob("*.py"):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        top = [node for node in tree.body if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nself_core")]
-        uses[name] = {f"{node.module}.{item.name}" for node in top for item in node.names} | {node.module for node in top}
+        top = [
+            node
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nself_core")
+        ]
+        uses[name] = {f"{node.module}.{item.name}" for node in top for item in node.names} | {
+            node.module for node in top
+        }
     done, under_way = set(), []
 
     def visit(name):
@@ -84,13 +103,16 @@ def test_no_circles():
         visit(name)
 
 
-@pytest.mark.parametrize(("words", "forbidden"), [
-    (["--version"], COMMAND_WORDS),
-    (["--help"], COMMAND_WORDS),
-    (["migrate", "--help"], COMMAND_WORDS),
-    (["migrate", "up", "--help"], HEAVY),
-    (["migrate", "status"], HEAVY),
-])
+@pytest.mark.parametrize(
+    ("words", "forbidden"),
+    [
+        (["--version"], COMMAND_WORDS),
+        (["--help"], COMMAND_WORDS),
+        (["migrate", "--help"], COMMAND_WORDS),
+        (["migrate", "up", "--help"], HEAVY),
+        (["migrate", "status"], HEAVY),
+    ],
+)
 def test_start_up_loads_only_what_it_needs(words, forbidden, tmp_path):
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); before = set(sys.modules)\n"
@@ -99,8 +121,13 @@ def test_start_up_loads_only_what_it_needs(words, forbidden, tmp_path):
         "sys.stderr.write('\\n[' + ','.join('\"%s\"' % n for n in sorted(set(sys.modules) - before)) + ']')"
     )
     (tmp_path / "migrations").mkdir()
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", program, str(ROOT), *words], cwd=tmp_path, capture_output=True,
-                          text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, str(ROOT), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     loaded = set(json.loads(done.stderr.splitlines()[-1]))
     assert "nself_db" in loaded
     assert not loaded & forbidden
@@ -114,8 +141,11 @@ def test_only_plan_knows_dry_run():
 
 def test_no_room_prints():
     for path in [*CORE.rglob("*.py"), ROOT / "nself_db.py"]:
-        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"]
+        calls = [
+            node
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+        ]
         assert not calls, path.name
 
 
@@ -124,7 +154,9 @@ def test_only_processes_starts_children():
         if path.name == "processes.py":
             continue
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"subprocess\.(Popen|run|call|check_\w+)|os\.(system|popen|exec\w+|spawn\w+)\(", text), path.name
+        assert not re.search(r"subprocess\.(Popen|run|call|check_\w+)|os\.(system|popen|exec\w+|spawn\w+)\(", text), (
+            path.name
+        )
 
 
 def test_functions_and_modules_keep_their_size():
@@ -132,8 +164,11 @@ def test_functions_and_modules_keep_their_size():
     for path in [*CORE.rglob("*.py"), ROOT / "nself_db.py"]:
         text = path.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= 600, path.name
-        lengths += [node.end_lineno - node.lineno + 1 for node in ast.walk(ast.parse(text))
-                    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        lengths += [
+            node.end_lineno - node.lineno + 1
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        ]
     assert max(lengths) <= 70
     assert sorted(lengths)[len(lengths) // 2] <= 11
 
@@ -151,16 +186,28 @@ def test_every_module_and_public_name_says_what_it_is():
 
 def test_every_handler_stands_in_the_table():
     tree = ast.parse((ROOT / "nself_db.py").read_text(encoding="utf-8"))
-    handlers = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)
-                and [argument.arg for argument in node.args.args] == ["ctx", "args"]}
+    handlers = {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and [argument.arg for argument in node.args.args] == ["ctx", "args"]
+    }
     assert handlers == {row.path.replace(" ", "_").replace("-", "_") for row in nself_db.COMMANDS}
 
 
 def test_the_generated_pages_are_up_to_date():
     done = subprocess.run(
-        [sys.executable, "-c", "import runpy; pages = runpy.run_path('docs/generate.py')['pages']();"
-         "import sys; sys.exit(', '.join(p for p, t in pages.items() if open(p, encoding='utf-8').read() != t) or 0)"],
-        cwd=ROOT, capture_output=True, text=True, check=False)
+        [
+            sys.executable,
+            "-c",
+            "import runpy; pages = runpy.run_path('docs/generate.py')['pages']();"
+            "import sys; old = {p: open(p, encoding='utf-8').read() for p in pages};"
+            "sys.exit(', '.join(p for p in pages if old[p] != pages[p]) or 0)",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, f"run python3 docs/generate.py: {done.stderr}"
 
 

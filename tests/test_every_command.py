@@ -9,8 +9,9 @@ import shlex
 import socket
 
 import jsonschema
-import nself_db
 import pytest
+
+import nself_db
 from nself_core import shapes
 
 # How each command is run on a project with migration 1 applied and migration 2 pending.
@@ -33,9 +34,13 @@ PATHS = [row.path for row in nself_db.COMMANDS]
 
 FINGERPRINT = """
 SELECT string_agg(n.nspname || '.' || c.relname || c.relfilenode, ',' ORDER BY c.oid) AS relations
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname NOT LIKE 'pg%' AND nspname <> 'information_schema'
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname NOT LIKE 'pg%' AND nspname <> 'information_schema'
 """
-BOOKKEEPING = "SELECT v.version, v.dirty, m.checksum FROM hdb_catalog.schema_migrations v LEFT JOIN nself_db.migrations m USING (version)"
+BOOKKEEPING = """
+SELECT v.version, v.dirty, m.checksum
+FROM hdb_catalog.schema_migrations v LEFT JOIN nself_db.migrations m USING (version)
+"""
 
 
 @pytest.fixture
@@ -70,7 +75,12 @@ def test_help_has_the_sentence_the_options_and_the_example(row, run):
     outcome = run(*row.path.split(), "--help").ok()
     assert row.help in outcome.out
     assert row.example in outcome.out
-    assert all(name in outcome.out for option in (*row.options, *nself_db.GLOBAL) for name in option.names[:1] if name[0] == "-")
+    assert all(
+        name in outcome.out
+        for option in (*row.options, *nself_db.GLOBAL)
+        for name in option.names[:1]
+        if name[0] == "-"
+    )
     assert row.help[0].isupper() and row.help.endswith(".")
 
 

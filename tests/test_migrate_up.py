@@ -72,11 +72,14 @@ def test_an_error_shows_line_column_and_caret(project):
 
 
 def test_a_refusal_at_commit_is_an_error_and_nothing_is_recorded(project):
-    project.migration("1_deferred", """
+    project.migration(
+        "1_deferred",
+        """
 CREATE TABLE p (id int PRIMARY KEY);
 CREATE TABLE c (p int REFERENCES p DEFERRABLE INITIALLY DEFERRED);
 INSERT INTO c VALUES (42);
-""")
+""",
+    )
     outcome = project.run("migrate", "up")
     assert outcome.code == 1
     assert "violates foreign key constraint" in outcome.err
@@ -84,7 +87,11 @@ INSERT INTO c VALUES (42);
 
 
 def test_inline_copy_data_is_loaded_in_the_transaction(project):
-    project.migration("1_copy", "CREATE TABLE t (a int, b text);\nCOPY t (a, b) FROM stdin;\n1\tone; 'x\n2\t\\N\n\\.\nCREATE TABLE u (a int);\n")
+    project.migration(
+        "1_copy",
+        "CREATE TABLE t (a int, b text);\nCOPY t (a, b) FROM stdin;\n1\tone; 'x\n2\t\\N\n\\.\n"
+        "CREATE TABLE u (a int);\n",
+    )
     project.run("migrate", "up").ok()
     assert values(project, "SELECT a, b FROM t ORDER BY a") == [(1, "one; 'x"), (2, None)]
 
@@ -99,7 +106,9 @@ def test_a_failing_copy_never_runs_its_data_as_commands(project, tmp_path):
 
 @pytest.mark.versions
 def test_concurrent_index_is_built_outside_a_transaction(project):
-    project.migration("1_t", "CREATE TABLE t (a int, b int);\nINSERT INTO t SELECT i, i FROM generate_series(1, 100) i;")
+    project.migration(
+        "1_t", "CREATE TABLE t (a int, b int);\nINSERT INTO t SELECT i, i FROM generate_series(1, 100) i;"
+    )
     project.migration("2_i", "CREATE INDEX CONCURRENTLY t_a ON t (a);\nCREATE INDEX CONCURRENTLY t_b ON t (b);\n")
     project.migration("3_u", "CREATE TABLE u (a int);")
     document = project.run("migrate", "up", "--json").ok().json()
@@ -108,11 +117,14 @@ def test_concurrent_index_is_built_outside_a_transaction(project):
 
 
 def test_a_failed_concurrent_index_is_dropped_and_rebuilt(project):
-    project.migration("1_i", """-- nself:no-transaction
+    project.migration(
+        "1_i",
+        """-- nself:no-transaction
 CREATE TABLE t (a int);
 INSERT INTO t VALUES (1), (1);
 CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS t_a ON t (a);
-""")
+""",
+    )
     outcome = project.run("migrate", "up")
     assert outcome.code == 1
     assert "statement 3 of 3 failed, 2 of 3 are done" in outcome.err
@@ -126,16 +138,25 @@ CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS t_a ON t (a);
 
 
 def test_settings_of_a_file_do_not_reach_the_next(project):
-    project.migration("1_a", "SELECT set_config('search_path', '', false);\nCREATE TABLE public.a (id int);\nSET lock_timeout = '1h';")
-    project.migration("2_b", "CREATE ROLE \"r 1\"; GRANT CREATE, USAGE ON SCHEMA public TO \"r 1\"; SET ROLE \"r 1\";\nCREATE TABLE b (id int);")
-    project.migration("3_c", "CREATE TABLE c AS SELECT current_setting('lock_timeout') AS v, current_user::text AS u, current_setting('search_path') AS p;")
+    project.migration(
+        "1_a", "SELECT set_config('search_path', '', false);\nCREATE TABLE public.a (id int);\nSET lock_timeout = '1h';"
+    )
+    project.migration(
+        "2_b",
+        'CREATE ROLE "r 1"; GRANT CREATE, USAGE ON SCHEMA public TO "r 1"; SET ROLE "r 1";\nCREATE TABLE b (id int);',
+    )
+    project.migration(
+        "3_c",
+        "CREATE TABLE c AS SELECT current_setting('lock_timeout') AS v, current_user::text AS u,\n"
+        "current_setting('search_path') AS p;",
+    )
     try:
         project.run("migrate", "up").ok()
         (row,) = values(project, "SELECT v, u = session_user, p FROM c")
         assert row == ("5s", True, '"$user", public')
     finally:
-        project.database.admin("DROP OWNED BY \"r 1\"")
-        project.database.admin("DROP ROLE \"r 1\"")
+        project.database.admin('DROP OWNED BY "r 1"')
+        project.database.admin('DROP ROLE "r 1"')
 
 
 def test_begin_and_commit_around_the_file_are_our_own_transaction(project):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.rows import tuple_row
 
@@ -82,11 +82,13 @@ def test_no_version_is_left_above_the_largest():
         create.next_version([LARGEST_VERSION], NOW)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, LARGEST_VERSION - 1), max_size=6))
 def test_the_version_is_above_all_others(versions):
     assert create.next_version(versions, NOW) > max(versions, default=-1)
 
 
+@settings(deadline=None)
 @given(st.datetimes().filter(lambda moment: moment.year >= 1000))
 def test_after_a_time_comes_the_next_second(moment):
     newest = int(moment.strftime("%Y%m%d%H%M%S"))
@@ -132,6 +134,7 @@ def test_a_name_of_which_nothing_is_left_is_refused_without_one(name):
     assert caught.value.hint is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=120))
 def test_the_better_name_will_do(name):
     try:

@@ -9,7 +9,7 @@ import sys
 from collections import namedtuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nself_core.failures import FileFailure, UsageFailure
@@ -171,6 +171,7 @@ def test_order_is_by_number_not_by_text(project):
     assert [one.version_text for one in listing.migrations] == ["1", "9", "10", "11"]
 
 
+@settings(deadline=None)
 @given(numbers=st.lists(st.integers(0, files.LARGEST_VERSION), unique=True, max_size=12), padding=st.integers(0, 6))
 def test_any_versions_come_back_sorted(tmp_path_factory, numbers, padding):
     root = tmp_path_factory.mktemp("project")
@@ -430,6 +431,7 @@ def test_checksum_is_sha256_of_the_text(tmp_path):
 lines = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0\ufeff"), max_size=20))
 
 
+@settings(deadline=None)
 @given(parts=lines, line_end=st.sampled_from(["\n", "\r\n", "\r"]), bom=st.sampled_from([b"", b"\xef\xbb\xbf"]))
 def test_checksum_is_the_same_for_every_line_end_and_with_a_bom(tmp_path_factory, parts, line_end, bom):
     path = write_bytes(tmp_path_factory.mktemp("text"), bom + line_end.join(parts).encode())
@@ -438,6 +440,7 @@ def test_checksum_is_the_same_for_every_line_end_and_with_a_bom(tmp_path_factory
     assert files.checksum(files.read_text(path, "1_a.sql")) == expected
 
 
+@settings(deadline=None)
 @given(text=st.text(st.characters(codec="utf-8", exclude_characters="\0")))
 def test_both_checksums_agree_on_any_text(tmp_path_factory, text):
     path = write_bytes(tmp_path_factory.mktemp("text"), text.encode())

@@ -6,7 +6,7 @@ import hashlib
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nself_core.failures import FileFailure
@@ -406,8 +406,18 @@ def test_dbmates_mark_counts_in_a_down_file():
     assert down("-- migrate:down transaction:false\nDROP INDEX CONCURRENTLY i;\n").mode == "no_transaction"
 
 
-def test_many_comments_in_a_large_file_take_no_long_time():
-    text = "-- a comment on the way down\nSELECT 1; -- down\n" * 20_000
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-- a comment on the way down\nSELECT 1; -- step down\n" * 20_000,
+        "-" * 200_000 + "\nSELECT 1;\n" + ("-" * 1000 + "x\n") * 500,
+        "--=" * 100_000 + "\nSELECT 1;\n",
+        ("-- migrate" + " " * 1000 + "x\n") * 500 + "SELECT 1;\n",
+        "SELECT '\n-- migrate:down\n';\n" * 20_000,
+        "/* -- down\n */" * 50_000 + "SELECT 1;\n",
+    ],
+)
+def test_comments_in_a_large_file_take_no_long_time(text):
     begin = time.perf_counter()
     refused(up, text + "-- migrate:down\nSELECT 2;")
     assert time.perf_counter() - begin < 10
@@ -452,6 +462,7 @@ def test_the_hash_sees_the_data_of_a_copy():
     assert prefix_hash(one, 1) != prefix_hash(two, 1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ab'; \n", max_size=6), max_size=5), st.lists(st.text("ab'; \n", max_size=6), max_size=5))
 def test_different_statements_have_different_hashes(left, right):
     left, right = (tuple(statements("SELECT 1;")[0]._replace(text=text) for text in side) for side in (left, right))

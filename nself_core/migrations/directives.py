@@ -36,8 +36,8 @@ _PART = (
 )
 _UP, _DOWN = _PART.format("up"), _PART.format("down") + r"|//[ \t]*@undo"
 _PARTS = {"up": re.compile(_UP, re.IGNORECASE), "down": re.compile(_DOWN, re.IGNORECASE)}
-# Most files hold no such line at all, and then nothing need be lexed to know it.
-_PART_LINE = r"--[ \t\f\v=-]*(?:{0})[ \t\f\v=-]*(?:[\r\n]|\Z)"
+# Most files hold no such line at all, and then nothing need be lexed to know it. (The bounds keep time linear.)
+_PART_LINE = r"(?<!-)--[ \t\f\v=-]{{0,80}}(?:{0})[ \t\f\v=-]{{0,80}}(?:[\r\n]|\Z)"
 _PART_LIKELY = {
     "up": re.compile(_PART_LINE.format(_UP), re.IGNORECASE),
     "down": re.compile(_PART_LINE.format(_DOWN), re.IGNORECASE),
@@ -92,7 +92,7 @@ def _directive(written, comment, file):
     name, equals, value = written.partition("=")
     name = _spelled(name)
     if name not in KNOWN:
-        raise _failure(f"nself:{written.strip()} is not a directive", _near(name), comment, file)
+        raise _failure(f"nself:{written.strip()[:60]} is not a directive", _near(name), comment, file)
     if name.endswith("-timeout"):
         return name, _milliseconds(name, value.strip().strip("'\""), comment, file)
     if equals:

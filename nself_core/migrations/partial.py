@@ -67,7 +67,8 @@ def _statements_done(work, record):
     if prefix_hash(work.script.statements, done) != record.prefix_hash:
         raise CheckFailed(
             f"the first {done} statements of this file are done, and they have changed since",
-            f"put them back, or settle it: nself-db migrate repair --migration {work.migration.version} --applied (or --pending)",
+            "put them back, or settle it: nself-db migrate repair "
+            f"--migration {work.migration.version} --applied (or --pending)",
             file=work.script.file,
         )
     return done
@@ -101,7 +102,9 @@ def _undecided(work, number, statement):
         f"the last run ended inside statement {number}, and the catalogue cannot tell whether it took effect",
         f"look, then say: nself-db migrate repair --migration {version} --statement-done {number} "
         f"(or --statement-undone {number})",
-        file=work.script.file, line=statement.line, column=statement.column,
+        file=work.script.file,
+        line=statement.line,
+        column=statement.column,
         excerpt="  " + statement.text.split("\n")[0],
     )
 
@@ -174,15 +177,23 @@ def _failure(database, work, failed):
         return failure_of(failed.error, database.where, None, script.file, None, None, MigrationFailed)
     at = failed.label + (failed.index if isinstance(failed.index, int) else 0)
     statement = script.statements[at]
-    failure = failure_of(failed.error, database.where, statement.text, script.file, statement.line, statement.column,
-                         MigrationFailed)
+    failure = failure_of(
+        failed.error, database.where, statement.text, script.file, statement.line, statement.column, MigrationFailed
+    )
     left = _after_failure(database, work, statement) if failed.index != CLOSING else ""
     total = len(script.statements)
     failure.message += f"; statement {at + 1} of {total} failed, {failed.label} of {total} are done{left}"
     again = f"mend the cause and run migrate {work.direction} again: it goes on with statement {failed.label + 1}"
     failure.hint = f"{failure.hint}; {again}" if failure.hint else again
-    failure.data = {"failed": {"version": str(work.migration.version), "file": script.file,
-                               "statement": at + 1, "statements": total, "done": failed.label}}
+    failure.data = {
+        "failed": {
+            "version": str(work.migration.version),
+            "file": script.file,
+            "statement": at + 1,
+            "statements": total,
+            "done": failed.label,
+        }
+    }
     return failure
 
 

@@ -71,9 +71,11 @@ def choose_up(entries, count=None, to=None, allow_out_of_order=False, strict=Fal
 def choose_down(entries, count=None, to=None):
     """The entries that `migrate down` undoes, the latest first.
 
-    Arguments: `count`, how many (1 when nothing is given); `to`, the version that stays applied. Raises FileFailure,
+    Arguments: `count`, how many (1 when nothing is given), or `to`, the version that stays applied. Raises FileFailure,
     before anything runs, when one has no down file.
     """
+    if count is not None and to is not None:
+        raise UsageFailure("say either --count N or --to VERSION, not both")
     _check_target(entries, to)
     known = [entry for entry in entries if entry.record is not None]
     if to is not None and not any(entry.version == to for entry in known):
@@ -104,7 +106,7 @@ def _check_resumable(entry, direction):
     repair = f"settle it with: nself-db migrate repair --migration {entry.version} --applied (or --pending)"
     if entry.migration is None:
         raise CheckFailed(f"version {entry.version} was left half done and its file is gone", repair)
-    if record.mode is None:
+    if _left_by_another_tool(record):
         raise CheckFailed(f"version {entry.version} was left half done by another tool (dirty in schema_migrations)",
                           repair, file=entry.migration.file)
     if record.direction != direction:
@@ -112,6 +114,30 @@ def _check_resumable(entry, direction):
         other = "down" if record.direction == "down" else "up"
         raise CheckFailed(f"version {entry.version} is {done}: {record.statements_done} of {record.statements} statements",
                           f"finish it with: nself-db migrate {other}; or {repair}", file=entry.migration.file)
+
+
+def _left_by_another_tool(record):
+    """Whether a dirty version is none of ours: we leave only files outside a transaction dirty, and with a hash of
+    what is done until all of it is recorded."""
+    finished = record.statements and record.statements_done == record.statements and record.prefix_hash is None
+    return record.mode != "no_transaction" or bool(finished)
+
+
+def check_resumed(entry, script):
+    """Refuse a half-done file that would now run in a transaction, for that begins with what is done already.
+
+    Arguments: `entry`, with its record; `script`, what its file says now. Raises CheckFailed.
+    """
+    record = entry.record
+    if entry.state != DIRTY or script.mode == "no_transaction" or not (record.statements_done or record.started):
+        return
+    raise CheckFailed(
+        f"{record.statements_done} of {record.statements} statements of this file are done outside a transaction, "
+        "and it would run in one now",
+        f"put the file back as it was, or settle it: nself-db migrate repair --migration {entry.version} --applied "
+        "(or --pending)",
+        file=script.file,
+    )
 
 
 def _check_target(entries, to):

@@ -26,8 +26,8 @@ FIRST_PAUSE = 0.5  # seconds; doubled and jittered for each further try
 Options = namedtuple("Options", "direction lock_wait guard tell")
 Options.__doc__ = """How a run is made.
 
-`direction`, "up" or "down"; `lock_wait`, seconds; `guard`, a function of the ledger's facts that gives the ApiGuard, called
-once under the lock; `tell(text)`, progress for people.
+`direction`, "up" or "down"; `lock_wait`, seconds; `guard`, a function of the ledger's facts that gives the ApiGuard,
+called once under the lock; `tell(text)`, progress for people.
 """
 
 
@@ -122,9 +122,7 @@ class _Run:
         self.remaining.remove(work)
         self.done.append(work)
         self.tries = 0
-        self.warnings += [
-            f"{work.script.file}: {notice.message}" for notice in notices if notice.severity == "WARNING"
-        ]
+        self.warnings += [f"{work.script.file}: {notice.message}" for notice in notices if notice.severity == "WARNING"]
         verb = "applied" if self.options.direction == "up" else "rolled back"
         self.options.tell(f"{verb} {work.script.file} ({len(self.done)} of {len(self.done) + len(self.remaining)})")
 
@@ -165,11 +163,17 @@ class _Run:
     def data(self):
         """What was done, for the JSON document."""
         name = "applied" if self.options.direction == "up" else "rolled_back"
-        return {name: [
-            {"version": str(work.migration.version), "name": work.migration.name, "file": work.script.file,
-             "mode": work.script.mode}
-            for work in self.done
-        ]}
+        return {
+            name: [
+                {
+                    "version": str(work.migration.version),
+                    "name": work.migration.name,
+                    "file": work.script.file,
+                    "mode": work.script.mode,
+                }
+                for work in self.done
+            ]
+        }
 
     def report(self):
         """The Report of a run that ended well."""
@@ -195,7 +199,9 @@ def stream_failure(where, work, failed):
         )
     if isinstance(failed.index, int):
         statement = script.statements[failed.index]
-        failure = failure_of(error, where, statement.text, script.file, statement.line, statement.column, MigrationFailed)
+        failure = failure_of(
+            error, where, statement.text, script.file, statement.line, statement.column, MigrationFailed
+        )
     else:
         failure = failure_of(error, where, None, script.file, None, None, MigrationFailed)
         failure.message += " (at its COMMIT)" if failed.index == CLOSING else ""

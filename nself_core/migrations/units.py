@@ -25,8 +25,11 @@ def transaction_unit(label, work, guard_texts=()):
     migration would break the live API.
     """
     script = work.script
-    opening = (script.begin_text or "BEGIN", *_timeouts(script, "SET LOCAL"),
-               "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS nself_xid")
+    opening = (
+        script.begin_text or "BEGIN",
+        *_timeouts(script, "SET LOCAL"),
+        "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS nself_xid",
+    )
     closing = (*RESET_SESSION, *guard_texts, *_bookkeeping(work), "COMMIT")
     return Unit(label, opening, script.statements, closing)
 
@@ -34,7 +37,9 @@ def transaction_unit(label, work, guard_texts=()):
 def _bookkeeping(work):
     if work.direction == "down":
         return ledger.sql_removed(work.migration.version)
-    return ledger.sql_applied(work.migration, work.script.mode, len(work.script.statements), ledger.proven(work.checksum))
+    return ledger.sql_applied(
+        work.migration, work.script.mode, len(work.script.statements), ledger.proven(work.checksum)
+    )
 
 
 def self_test_unit(label, work):

@@ -1,0 +1,242 @@
+"""A cut stream never runs half a statement: what psql is sent is cut at every byte, and the tables are looked at.
+
+At the end of its input psql executes what stands in its buffer, be it half a statement, so this is not a matter of
+course. The texts are those that the program sends: made by `units`, written by `stream_text`. Each unit is fed to a
+real psql in the state that the units before it leave; afterwards nothing of it may be done, or all of it. The versions
+that stand beside the one that runs are its prefixes and its continuations, so that a version number cut short would
+hit one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from bed.gaps import Gap, not_run
+from bed.local_processes import WHEEL_INSTALLS, host_programs, wait_until, wheel_folder
+
+from nself_core.migrations import files, planning, survey, units
+from nself_core.postgres.psql import PREAMBLE, stream_text
+from nself_core.settings import load_settings
+
+from .watch import WAIT
+
+VERSION = 20240501
+NEIGHBOURS = (2, 20, 202, 2024, 20240, 202405, 2024050, 202405010, 202405011)
+MARK = "mark"
+
+FILES = {
+    "transaction": """DELETE FROM t WHERE id = 10; -- ü
+UPDATE t SET v = v + 1 WHERE id = 100 AND v = 100;
+COPY t (id, v) FROM stdin;
+5\t5
+55\t55
+\\.
+INSERT INTO log VALUES ('done');
+""",
+    "self_test": "BEGIN;\nDELETE FROM t WHERE id = 10;\nROLLBACK;\n",
+    "no_transaction": """-- nself:no-transaction
+-- nself:lock-timeout=20s
+DELETE FROM t WHERE id = 10;
+CREATE INDEX CONCURRENTLY i ON t (id);
+UPDATE t SET v = v + 1 WHERE id = 100 OR id = 1000;
+COPY t (id, v) FROM stdin;
+5\t5
+55\t55
+\\.
+CALL p('ü');
+BEGIN;
+INSERT INTO log VALUES ('a');
+DELETE FROM t WHERE id = 20;
+COMMIT;
+""",
+}
+DOWN = {
+    "transaction": "DELETE FROM t WHERE id = 20;\nUPDATE t SET v = 1 WHERE id = 100;\n",
+    "no_transaction": "-- nself:no-transaction\nDELETE FROM t WHERE id = 10;\nVACUUM t;\n",
+}
+
+SQL_SCENE = f"""
+CREATE SCHEMA hdb_catalog;
+CREATE TABLE hdb_catalog.schema_migrations (version bigint PRIMARY KEY, dirty boolean NOT NULL);
+CREATE TABLE t (id int, v int);
+CREATE TABLE log (word text);
+CREATE PROCEDURE p(word text) LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO log VALUES (word); COMMIT; INSERT INTO log VALUES (word || '2'); COMMIT; END $$;
+"""
+SQL_RESET = f"""
+DROP INDEX IF EXISTS i;
+TRUNCATE t, log, hdb_catalog.schema_migrations, nself_db.migrations;
+INSERT INTO t SELECT n, n FROM unnest(ARRAY[1, 10, 100, 1000, 20]) n;
+INSERT INTO hdb_catalog.schema_migrations SELECT n, true FROM unnest(ARRAY[{", ".join(map(str, NEIGHBOURS))}]) n;
+INSERT INTO nself_db.migrations (version, name, file, checksum, mode, statements, statements_done, started)
+SELECT version, 'n', 'f', 'c', 'no_transaction', 9, 1, 2 FROM hdb_catalog.schema_migrations;
+"""
+SQL_APPLIED = f"""
+INSERT INTO hdb_catalog.schema_migrations VALUES ({VERSION}, false);
+INSERT INTO nself_db.migrations (version, name, file, checksum, mode) VALUES ({VERSION}, 'n', 'f', 'c', 'm');
+"""
+# One answer for everything, empty as long as a session of psql has not quite ended: it may still hold the lock.
+SQL_STATE = """
+SELECT pg_catalog.json_build_object(
+    't', (SELECT json_agg(json_build_array(id, v) ORDER BY id, v) FROM t),
+    'log', (SELECT json_agg(word ORDER BY word) FROM log),
+    'indexes', (SELECT json_agg(indisvalid) FROM pg_index WHERE indrelid = 't'::regclass),
+    'versions', (SELECT json_object_agg(version, dirty) FROM
+                 (SELECT * FROM hdb_catalog.schema_migrations ORDER BY version) v),
+    'records', (SELECT json_agg(json_build_array(version, name, file, checksum, mode, direction, statements,
+                statements_done, prefix_hash, started) ORDER BY version) FROM nself_db.migrations)) AS state
+WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'cut' AND datname = current_database())
+"""
+
+
+class Scene:
+    """A database with tables to harm, and a psql to feed.
+
+    Arguments: `project`, whose database is still empty; `psql`, its path.
+    """
+
+    def __init__(self, project, psql):
+        self._project = project
+        self._connection = project.database.connect()
+        cluster = project.database.server.cluster
+        self._argv = [str(psql), "-X", "-q", "-w", "-h", str(cluster.socket_folder), "-p", str(cluster.port)]
+        self._argv += ["-U", cluster.user, "-d", project.database.name]
+        self._env = {"PGAPPNAME": "cut", "PGCLIENTENCODING": "UTF8", "LC_ALL": "C", "PATH": os.environ["PATH"]}
+        self._connection.execute(SQL_SCENE)
+        project.migration("1_first", "SELECT 1;")
+        project.run("migrate", "up").ok()
+
+    def work(self, up, down=None):
+        """The Work of the migration with these texts: of its down file where there is one."""
+        self._project.write(f"migrations/{VERSION}_m.sql", up)
+        if down:
+            self._project.write(f"migrations/{VERSION}_m.down.sql", down)
+        listing = files.find_migrations(load_settings(project=str(self._project.root), environ={}))
+        migration = next(item for item in listing.migrations if item.version == VERSION)
+        entry = planning.Entry(VERSION, planning.PENDING, migration, None)
+        return (survey.read_downs if down else survey.read_ups)([entry])[0]
+
+    def reset(self, *statements):
+        """The tables as they are before a run."""
+        for statement in (SQL_RESET, *statements):
+            self._connection.execute(statement)
+
+    def feed(self, data):
+        """Let psql read `data` to its end, as bytes, after what the program sends first."""
+        subprocess.run(self._argv, input=PREAMBLE.encode() + data, env=self._env, capture_output=True, timeout=WAIT)
+
+    def state(self):
+        """Everything there is to see, once psql's session has ended."""
+        row = wait_until(lambda: self._connection.execute(SQL_STATE).fetchone(), WAIT, lambda: "psql's session stays")
+        return row["state"]
+
+    def close(self):
+        self._connection.close()
+
+
+@pytest.fixture(params=["host", 16, 18])
+def psql(request):
+    """A psql: of this host's newest Postgres, and of the wheel's two."""
+    try:
+        if request.param == "host":
+            return host_programs()[0] / "psql"
+        return wheel_folder() / WHEEL_INSTALLS[request.param] / "bin" / "psql"
+    except Gap as gap:
+        return not_run(gap.what, gap.reason)
+
+
+@pytest.fixture
+def scene(new_project, psql):
+    """A Scene on this host's own Postgres."""
+    scene = Scene(new_project("plain-psql"), psql)
+    yield scene
+    scene.close()
+
+
+def texts_of(made):
+    """The streams of units, as bytes."""
+    return [stream_text(unit, MARK).encode() for unit in made]
+
+
+def cut_everywhere(scene, texts, *before):
+    """Cut each unit's text at every byte; returns the states after each whole unit, the first before any.
+
+    Asserts that a cut leaves the state before its unit or the state after it, and once it is done with n bytes, that
+    it is with more.
+    """
+    states = reference_states(scene, texts, *before)
+    for number, text in enumerate(texts):
+        earlier, done = b"".join(texts[:number]), False
+        restore(scene, earlier, *before)
+        for size in range(len(text) + 1):
+            scene.feed(text[:size])
+            state = scene.state()
+            assert state in (states[number], states[number + 1]), f"unit {number} cut: {text[:size]!r}\n{state}"
+            assert state != states[number] or not done, f"unit {number}: done before, but not with {text[:size]!r}"
+            if state != states[number]:
+                done = True
+                restore(scene, earlier, *before)
+        assert done or states[number] == states[number + 1]
+    return states
+
+
+def restore(scene, earlier, *before):
+    scene.reset(*before)
+    if earlier:
+        scene.feed(earlier)
+        scene.state()
+
+
+def reference_states(scene, texts, *before):
+    """The states after no unit, the first, the first two … each run whole."""
+    scene.reset(*before)
+    states = [scene.state()]
+    for text in texts:
+        scene.feed(text)
+        states.append(scene.state())
+    return states
+
+
+def records_of(state):
+    """{version: (done, started)} of nself_db.migrations."""
+    return {row[0]: (row[7], row[9]) for row in state["records"]}
+
+
+@pytest.mark.parametrize("kind", ["transaction", "self_test"])
+def test_a_cut_file_is_applied_and_recorded_or_neither(scene, kind):
+    work = scene.work(FILES[kind])
+    make = units.self_test_unit if kind == "self_test" else units.transaction_unit
+    before, after = cut_everywhere(scene, texts_of([make(None, work)]))
+    assert str(VERSION) not in before["versions"]
+    assert after["versions"][str(VERSION)] is False
+    assert (after["t"] == before["t"]) == (kind == "self_test")
+
+
+def test_a_cut_rollback_is_done_and_forgotten_or_neither(scene):
+    work = scene.work("SELECT 1;", DOWN["transaction"])
+    before, after = cut_everywhere(scene, texts_of([units.transaction_unit(None, work)]), SQL_APPLIED)
+    assert str(VERSION) in before["versions"]
+    assert str(VERSION) not in after["versions"]
+    assert len(after["t"]) == len(before["t"]) - 1
+
+
+def test_a_cut_file_outside_a_transaction_never_counts_what_is_not_done(scene):
+    work = scene.work(FILES["no_transaction"])
+    states = cut_everywhere(scene, texts_of(units.partial_units(work, 0, True)))
+    told = [records_of(state).get(VERSION) for state in states]
+    assert told == [None, (0, None), (1, None), (1, 2), (1, 2), (2, None), (3, None), (4, None), (4, 5), (4, 5),
+                    (5, None), (7, None), (7, None)]  # fmt: skip
+    assert states[-1]["versions"][str(VERSION)] is False
+    assert all(state["versions"][str(VERSION)] for state in states[1:-1])
+    assert states[-1]["log"] == ["a", "ü", "ü2"]
+    assert states[-1]["indexes"] == [True]
+
+
+def test_a_cut_rollback_outside_a_transaction_never_forgets_too_early(scene):
+    work = scene.work("SELECT 1;", DOWN["no_transaction"])
+    states = cut_everywhere(scene, texts_of(units.partial_units(work, 0, True)), SQL_APPLIED)
+    assert all(VERSION in records_of(state) for state in states[:-1])
+    assert VERSION not in records_of(states[-1])
+    assert str(VERSION) not in states[-1]["versions"]
