@@ -399,6 +399,10 @@ def python_for_binary(python):
     if has_shared_library(python):
         return python
     system = "/usr/bin/python3"
+    if os.path.exists(system):
+        install_packages(["libpython{}.{}".format(*python_version(system).split("."))])  # Debian's lies in a package
+    if has_shared_library(python):
+        return python
     if os.path.exists(system) and has_shared_library(system):
         say(f"this Python has no shared library; {system} has, and builds the binary")
         return make_environment(DIST_EXTRAS, os.path.join(ROOT, ".venv-dist"), system)

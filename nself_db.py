@@ -170,7 +170,8 @@ def migrate_status(ctx, args):
     from nself_core.migrations import status
 
     if ctx.settings.env == ctx.settings.active_env:
-        return status.report(*status.read_state(ctx.settings, ctx.database), args.exit_code)
+        found, warnings = status.read_state(ctx.settings, ctx.database)
+        return status.report(found, warnings, args.exit_code)
     return status.compare(ctx.settings, ctx.database, ctx.other_database(ctx.settings.active_env), args.exit_code)
 
 

@@ -45,7 +45,7 @@ def start(argv, env=None, **options):
     """
     import subprocess
 
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes: dict = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     pipes.update(options)
     try:
         return subprocess.Popen(argv, env=env or child_env(), start_new_session=True, **pipes)

@@ -244,3 +244,23 @@ def test_another_run_holds_the_lock(project):
     assert outcome.code == 4
     assert "somebody else" in outcome.err
     assert tables(project) == []
+
+
+@pytest.mark.versions
+def test_inline_csv_data_is_loaded_whatever_psql_and_server(project):
+    project.migration(
+        "1_csv",
+        'CREATE TABLE t (a int, b text);\nCOPY t FROM stdin (FORMAT csv);\n1,"one; \'x"\n2,\n\\.\nINSERT INTO t VALUES (3);\n',
+    )
+    project.run("migrate", "up").ok()
+    assert values(project, "SELECT a, b FROM t ORDER BY a") == [(1, "one; 'x"), (2, None), (3, None)]
+
+
+def test_a_block_put_round_done_statements_runs_only_its_rest(project):
+    project.migration("1_a", "-- nself:no-transaction\nCREATE TABLE a (id int);\nSELECT 1/0;\n")
+    assert project.run("migrate", "up").code == 1
+    project.migration(
+        "1_a", "-- nself:no-transaction\nBEGIN;\nCREATE TABLE a (id int);\nCREATE TABLE b (id int);\nCOMMIT;\n"
+    )
+    project.run("migrate", "up").ok()
+    assert tables(project) == ["a", "b"]

@@ -520,7 +520,7 @@ def test_any_text_is_cut_where_the_lexer_of_postgres_cuts_it(text):
 EXPRESSION = st.sampled_from(
     [
         "1", "'a;b'", "'it''s'", "'back\\'", "E'a\\';\\\\'", "U&'\\0061;'", "N'x;'", "B'01'", "X'ff'", "$$a;'b$$",
-        "$a$ $$;$$ $a$", "'a;'\n'b'", "E'a'\n  '\\';'", "E'a' -- c;\n'\\''", '"c;d"', '"e"";f"', "a$b", "t.end",
+        "$a$ $$;$$ $a$", "'a;'\n'b'", "E'a'\n  '\\';'", '"c;d"', '"e"";f"', "a$b", "t.end",
         "(SELECT ';')", "CASE WHEN a THEN 1 END", "(CASE a WHEN 1 THEN ';' ELSE CASE WHEN b THEN 2 END END)",
         "f(a, (b))", "1 +/* ; */2", "1 -- ;\n", "- -1", "a[1:2]", "x::text", "é", "/* /* ; */ ' */ 1",
         "date'2020-01-01'", "a->>'b;'", "1 */**/2", "a #>> '{;}'", "current_date", "$1",
@@ -618,6 +618,19 @@ def test_a_statement_of_many_equal_pieces_is_one(piece):
     for count in (499, 500, 501, 1001):
         code = "SELECT " + (piece * count).strip()
         assert texts(f"{code};SELECT 2") == [code, "SELECT 2"]
+
+
+@pytest.mark.servers("url-psql-13", "url-psql-15", "url-psql-17", "embedded-16", "embedded-18")
+def test_a_server_continues_a_string_as_we_do(database):
+    cases = {
+        "E'a'\n'\\''": "a'",
+        "E'a' -- c;\n '\\''": "a'",
+        "E'a'\n-- c;\n'\\''": "a'",
+        "'a' -- c\r'b'": "ab",
+    }
+    for sql, value in cases.items():
+        assert texts(f"SELECT {sql}; SELECT 2") == [f"SELECT {sql}", "SELECT 2"]
+        assert database.admin(f"SELECT {sql} AS value") == [{"value": value}]
 
 
 def sample_files():

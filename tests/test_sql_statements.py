@@ -240,13 +240,14 @@ def test_the_server_refuses_the_same_statements_in_a_transaction(database):
         connection.execute(SERVER_OBJECTS)
         for sql in ASKED:
             connection.execute("BEGIN")
+            state = None
             try:
                 connection.execute(sql)
-                refused = False
             except psycopg.Error as error:
-                refused = error.sqlstate == "25001"
+                state = error.sqlstate
             connection.execute("ROLLBACK")
-            if refused != bool(needs_no_transaction(statement(sql))):
+            unknown = state == "42601"  # a syntax that this version does not have yet
+            if not unknown and (state == "25001") != bool(needs_no_transaction(statement(sql))):
                 disagreements.append(sql)
     assert disagreements == []
 

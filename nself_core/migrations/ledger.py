@@ -35,8 +35,8 @@ ORDER BY v.version
 
 SQL_HASURA_STATE = """
 SELECT key::numeric AS version, value = 'true' AS dirty
-FROM hdb_catalog.hdb_version, pg_catalog.jsonb_each_text(
-    coalesce(cli_state -> 'migrations' -> :source, '{}'))
+FROM hdb_catalog.hdb_version AS state, pg_catalog.jsonb_each_text(
+    coalesce(pg_catalog.to_jsonb(state) -> 'cli_state' -> 'migrations' -> :source, '{}'))
 WHERE key ~ '^[0-9]{1,19}$'
 """
 
@@ -69,8 +69,9 @@ SQL_CREATE_RECORDS = (
 
 Record = namedtuple(
     "Record",
-    "version dirty name file checksum mode direction duration_ms statements statements_done prefix_hash started applied_at",
-    defaults=(False,) + (None,) * 11,
+    "version dirty name file checksum mode direction duration_ms statements statements_done prefix_hash started "
+    "applied_at",
+    defaults=(False, None, None, None, None, None, None, None, None, None, None, None),
 )
 Record.__doc__ = """One version that the database knows.
 
@@ -113,7 +114,7 @@ def read_hasura_versions(database, facts, source="default"):
 
 def sql_create(facts):
     """The statements that make what is missing of the two tables; empty when both are there."""
-    texts = ()
+    texts: tuple = ()
     if not facts["versions"]:
         texts += SQL_CREATE_SCHEMA_MIGRATIONS
     if not facts["records"]:
@@ -161,6 +162,17 @@ def sql_applied(migration, mode, statements, checksum_sql):
     )
 
 
+def sql_recorded(migration, mode, statements, checksum):
+    """The statements that record as applied what is not run here: as `sql_applied`, but it took no time."""
+    texts = sql_applied(migration, mode, statements, locked(checksum))
+    return (*texts, f"UPDATE nself_db.migrations SET duration_ms = NULL WHERE version = {int(migration.version)}")
+
+
+def sql_clean(version):
+    """Record that nothing of `version` is left to do."""
+    return f"UPDATE hdb_catalog.schema_migrations SET dirty = false WHERE version = {int(version)}"
+
+
 def sql_removed(version):
     """The statements that forget `version`; the first fails when the transaction or the lock is not ours."""
     return (
@@ -201,7 +213,7 @@ def sql_done(version, count, prefix_hash):
 def sql_finished(version, checksum):
     """The statements that turn a half-done file into an applied one."""
     return (
-        f"UPDATE hdb_catalog.schema_migrations SET dirty = false WHERE version = {int(version)}",
+        sql_clean(version),
         f"UPDATE nself_db.migrations SET checksum = {locked(checksum)}, started = NULL, statements_done = statements, "
         "prefix_hash = NULL, duration_ms = round((EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - applied_at) * 1000)"
         f"::pg_catalog.numeric, 3), applied_at = pg_catalog.clock_timestamp() WHERE version = {int(version)}",

@@ -38,7 +38,7 @@ SQL_THERE = {
 def run_partial(database, work, record):
     """Run `work` from where `record` says it stopped and return the server's notices.
 
-    Arguments: `record`, the ledger's Record, None for a file not begun. Raises MigrationFailed naming the statement and
+    Arguments: `record`, the ledger's Record of this file half done, None for one not begun. Raises MigrationFailed naming the statement and
     what is done, CheckFailed where it cannot go on.
     """
     session = database.session()

@@ -26,7 +26,8 @@ def perform(settings):
     try:
         answer = HasuraApi(settings.hasura_endpoint, settings.hasura_admin_secret).reload_metadata()
     except Failure as failure:
-        warning = f"Hasura's metadata was not reloaded: {failure.message}; later: nself-db migrate up, or restart Hasura"
+        later = "until it is (in Hasura's console, or by a restart of Hasura) the API may show the old schema"
+        warning = f"Hasura's metadata was not reloaded: {failure.message}; {later}"
         return Report({"metadata": "not_reloaded"}, (), "", [warning])
     if not answer.get("is_consistent", True):
         objects = [f"{item.get('type')}: {item.get('reason')}" for item in answer.get("inconsistent_objects") or ()]

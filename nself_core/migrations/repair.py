@@ -26,12 +26,16 @@ def plan_reset_checksum(found, version):
         raise UsageFailure(f"version {version} is not applied, so it has no checksum")
     if entry.migration is None:
         raise CheckFailed(f"the file of version {version} is gone", "bring it back first")
+    if entry.state == DIRTY:
+        raise CheckFailed(f"version {version} is half done", "finish it, or settle it with migrate repair",
+                          file=entry.migration.file)
     now = survey.checksum_of(entry.migration)
     if entry.record.checksum == now:
         return Plan((), nothing=f"the checksum of {entry.migration.file} is right already", data={"migration": None})
     texts = (ledger.sql_checksum(version, now),)
     if entry.record.checksum is None:
-        texts = ledger.sql_applied(entry.migration, "transaction", 0, ledger.locked(now))
+        (found_now,) = survey.read_recordings([entry])
+        texts = ledger.sql_recorded(entry.migration, found_now.mode, len(found_now.statements), now)
     title = f"accept the present text of {entry.migration.file}"
     work = {"texts": texts, "data": {"migration": str(version), "checksum": now}, "summary": f"checksum of {entry.migration.file} reset"}
     return Plan([Step("sql", title, ";\n".join(texts) + ";", "transaction", True, work)], loses=(title,))
@@ -50,13 +54,13 @@ def plan_repair(found, version, choice):
 
 
 def _applied(entry, way, number):
-    if entry.migration is None:
-        raise CheckFailed(f"the file of version {entry.version} is gone", "bring it back, or use --pending")
+    title = f"version {entry.version} recorded as applied"
     if entry.record is not None and not entry.record.dirty:
         return (), f"version {entry.version} is applied already"
-    (work,) = survey.read_ups([entry])
-    texts = ledger.sql_applied(entry.migration, work.script.mode, len(work.script.statements), ledger.locked(work.checksum))
-    return texts, f"version {entry.version} recorded as applied"
+    if entry.migration is None:
+        return (ledger.sql_clean(entry.version),), title
+    (read,) = survey.read_recordings([entry])
+    return ledger.sql_recorded(entry.migration, read.mode, len(read.statements), read.checksum), title
 
 
 def _pending(entry, way, number):
@@ -74,6 +78,7 @@ def _statement(entry, way, number):
     if way == "statement_undone":
         return (ledger.sql_not_started(entry.version),), f"statement {number} of version {entry.version} will run again"
     statements = _statements(entry)
+    _check_prefix(entry, statements)
     text = ledger.sql_done(entry.version, number, prefix_hash(statements, number))
     return (text,), f"statement {number} of version {entry.version} counts as done"
 
@@ -81,6 +86,18 @@ def _statement(entry, way, number):
 def _statements(entry):
     read = survey.read_ups if entry.record.direction == "up" else survey.read_downs
     return read([entry])[0].script.statements
+
+
+def _check_prefix(entry, statements):
+    """Refuse to decide on a statement of a file that is not the one that was run so far."""
+    record = entry.record
+    same = len(statements) == record.statements
+    if not same or (record.statements_done and prefix_hash(statements, record.statements_done) != record.prefix_hash):
+        raise CheckFailed(
+            f"the file has changed since {record.statements_done} of its {record.statements} statements were done",
+            "put it back as it was, or settle the whole of it with --applied or --pending",
+            file=entry.migration.file,
+        )
 
 
 def perform(database, steps, tell):

@@ -128,6 +128,8 @@ class _Run:
 
     def _run_partial(self, work):
         record = self.records.get(work.migration.version)
+        if record and not (record.dirty and record.direction == work.direction):
+            record = None
         notices = partial.run_partial(self.database, work, record)
         self._finished(work, notices)
         broken = self.guard.broken(self.database) if self.guard and not self.guard.allowed else []

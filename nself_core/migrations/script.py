@@ -9,6 +9,7 @@ our back and is refused (issue 2, Migrations).
 from __future__ import annotations
 
 import itertools
+import re
 from collections import namedtuple
 
 from nself_core.failures import FileFailure
@@ -21,6 +22,8 @@ from nself_core.sql.statements import (
     needs_no_transaction,
     transaction_control,
 )
+
+_SET_CONFIG = re.compile(r"SELECT\s+(?:pg_catalog\s*\.\s*)?set_config\s*\(", re.IGNORECASE)
 
 TRANSACTION = "transaction"
 NO_TRANSACTION = "no_transaction"
@@ -272,5 +275,12 @@ def _line_ends(text):
 
 
 def settings_before(statements, count):
-    """A tuple of the SET and RESET among the first `count` statements: a resumed session needs them again."""
-    return tuple(filter(is_session_setting, statements[:count]))
+    """A tuple of what sets the session among the first `count` statements: a resumed session needs it again.
+
+    That is SET and RESET, and SELECT set_config(…) as pg_dump writes it.
+    """
+    return tuple(filter(_sets_session, statements[:count]))
+
+
+def _sets_session(statement):
+    return is_session_setting(statement) or _SET_CONFIG.match(statement.text) is not None

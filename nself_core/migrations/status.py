@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nself_core.failures import CredentialsRefused, Unreachable
+from nself_core.failures import CredentialsRefused, SqlFailure, Unreachable
 from nself_core.migrations import ledger
 from nself_core.migrations.planning import APPLIED, CHANGED, MISSING, STATES
 from nself_core.migrations.survey import survey
@@ -19,13 +19,17 @@ def read_state(settings, database):
 def hasura_warnings(found, hasura):
     """What to say when Hasura CLI's own state knows versions that the table does not."""
     lacking = sorted(set(hasura) - set(found.ledger.records))
-    if not lacking:
-        return []
-    shown = ", ".join(str(version) for version in lacking[:10]) + (" …" if len(lacking) > 10 else "")
-    return [
-        f"Hasura's CLI has recorded {len(lacking)} version(s) that schema_migrations lacks: {shown}; "
+    whole = [version for version in lacking if not hasura[version]]
+    half = [version for version in lacking if hasura[version]]
+    warnings = [
+        f"Hasura's CLI has recorded {len(whole)} version(s) that schema_migrations lacks: {_versions(whole)}; "
         "take them over with: nself-db migrate baseline --from-hasura"
-    ]
+    ] if whole else []
+    return warnings + ([f"Hasura's CLI has left half done (dirty): {_versions(half)}"] if half else [])
+
+
+def _versions(versions):
+    return ", ".join(str(version) for version in versions[:10]) + (" …" if len(versions) > 10 else "")
 
 
 def report(found, warnings, exit_code):
@@ -77,7 +81,7 @@ def compare(settings, database, other, exit_code):
     other_settings, other_database = other
     try:
         theirs = {row["version"]: row for row in map(entry_data, survey(other_settings, other_database).entries)}
-    except (Unreachable, CredentialsRefused) as failure:
+    except (Unreachable, CredentialsRefused, SqlFailure) as failure:
         warnings.append(f"environment {other_settings.env} could not be compared: {failure.message}")
         theirs = None
     data = {"migrations": rows, "counts": counts_of(rows), "compared_with": _compared(other_settings.env, rows, theirs)}
@@ -115,9 +119,13 @@ def checksum_report(found, warnings):
     """The Report of `verify-checksums`: applied files that changed or vanished; exit 1 when there is one."""
     wrong = [entry for entry in found.entries if entry.state in (CHANGED, MISSING)]
     unknown = [entry for entry in found.entries if entry.state == APPLIED and entry.record.checksum is None]
-    checked = sum(entry.state in (APPLIED, CHANGED, MISSING) for entry in found.entries)
+    checked = sum(entry.state in (APPLIED, CHANGED, MISSING) for entry in found.entries) - len(unknown)
     rows = [{"version": str(entry.version), "file": entry_data(entry)["file"], "state": entry.state} for entry in wrong]
     warnings = [*warnings, *(f"version {entry.version} was recorded by another tool: it has no checksum" for entry in unknown)]
     table = Table(("version", "file", "state"), [(row["version"], row["file"], row["state"]) for row in rows])
-    summary_text = f"{len(wrong)} of {checked} applied files changed or vanished" if wrong else f"{checked} applied files unchanged"
+    summary_text = f"{len(wrong)} of {checked} applied files changed or vanished" if wrong else _unchanged(checked)
     return Report({"checked": checked, "wrong": rows}, [table] if rows else [], summary_text, warnings, 1 if wrong else 0)
+
+
+def _unchanged(count):
+    return f"{count} applied file{'' if count == 1 else 's'} unchanged"

@@ -10,6 +10,13 @@ from nself_core.migrations import files, ledger, planning
 Survey = namedtuple("Survey", "listing ledger entries")
 Survey.__doc__ = "The project's Listing, the database's Ledger, and the Entry of every version that either knows."
 
+Recording = namedtuple("Recording", "migration mode statements checksum problem")
+Recording.__doc__ = """What is recorded of a migration that is not run here.
+
+Its file's `mode`, `statements` and `checksum`; `problem`, the FileFailure for which `up` would refuse the file, else
+None: another tool may have run it all the same.
+"""
+
 
 def survey(settings, database):
     """Read files and ledger and compare them; changes nothing.
@@ -32,31 +39,52 @@ def read_ups(entries):
 
     Raises FileFailure with file and line for the first that must not run.
     """
-    return [_read_up(entry.migration) for entry in entries]
+    return [_read_up(entry) for entry in entries]
 
 
-def _read_up(migration):
+def _read_up(entry):
     # Imported where a file is split: status and a run with nothing to do are 20 ms faster for it.
     from nself_core.migrations.script import read_script
 
+    migration = entry.migration
     text = files.read_text(migration.up_path, migration.file)
     checksum = files.checksum(text)
-    return planning.Work(migration, read_script(text, migration.file, checksum), "up", checksum, text)
+    script = read_script(text, migration.file, checksum)
+    planning.check_resumed(entry, script)
+    return planning.Work(migration, script, "up", checksum, text)
 
 
 def read_downs(entries):
     """The Works that roll `entries` back; raises FileFailure, too, for a down file that was never written."""
-    return [_read_down(entry.migration) for entry in entries]
+    return [_read_down(entry) for entry in entries]
 
 
-def _read_down(migration):
+def _read_down(entry):
     from nself_core.migrations.script import SELF_TEST, read_down_script
 
+    migration = entry.migration
     text = files.read_text(migration.down_path, migration.down_file)
     script = read_down_script(text, migration.down_file, files.checksum(text))
     if script.mode == SELF_TEST:
         raise FileFailure("this down file ends in ROLLBACK, so it would undo nothing", file=migration.down_file)
+    planning.check_resumed(entry, script)
     return planning.Work(migration, script, "down", checksum_of(migration), text)
+
+
+def read_recordings(entries):
+    """The Recordings of `entries`, each with its file; raises FileFailure only for a file that cannot be opened."""
+    return [_read_recording(entry.migration) for entry in entries]
+
+
+def _read_recording(migration):
+    from nself_core.migrations.script import TRANSACTION, read_script
+
+    checksum = checksum_of(migration)
+    try:
+        script = read_script(files.read_text(migration.up_path, migration.file), migration.file, checksum)
+    except FileFailure as problem:
+        return Recording(migration, TRANSACTION, (), checksum, problem)
+    return Recording(migration, script.mode, script.statements, checksum, None)
 
 
 def find_entry(entries, version):

@@ -7,7 +7,7 @@ runs half a statement").
 from __future__ import annotations
 
 from nself_core.migrations import ledger
-from nself_core.migrations.script import prefix_hash, settings_before
+from nself_core.migrations.script import prefix_hashes, settings_before
 from nself_core.postgres.session import Unit
 from nself_core.sql.quoting import literal
 
@@ -61,17 +61,20 @@ def partial_units(work, done, fresh):
     if fresh:
         texts = ledger.sql_partial(work.migration, work.checksum, work.direction, len(script.statements))
         yield Unit(None, closing=("BEGIN", *texts, "COMMIT"))
+    hashes = list(prefix_hashes(script.statements))
     for unit in script.units:
-        if unit.first < done:
+        # A block may have been put round statements that were done one by one: only the rest of it runs.
+        first, left = max(unit.first, done), unit.statements[max(done - unit.first, 0) :]
+        count = first + len(left)
+        if not left:
             continue
-        count = unit.first + len(unit.statements)
-        mark_done = (*AS_OURSELVES, ledger.sql_done(version, count, prefix_hash(script.statements, count)), "COMMIT")
+        mark_done = (*AS_OURSELVES, ledger.sql_done(version, count, hashes[count]), "COMMIT")
         if unit.alone:
             yield Unit(None, closing=("BEGIN", *AS_OURSELVES, ledger.sql_started(version, count), "COMMIT"))
-            yield Unit(unit.first, statements=unit.statements)
+            yield Unit(first, statements=left)
             yield Unit(None, closing=("BEGIN", *mark_done))
         else:
-            yield Unit(unit.first, (unit.begin_text or "BEGIN",), unit.statements, mark_done)
+            yield Unit(first, (unit.begin_text or "BEGIN",), left, mark_done)
     yield Unit(None, closing=(*RESET_SESSION, "BEGIN", *_finish(work), "COMMIT"))
 
 

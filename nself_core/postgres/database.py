@@ -84,6 +84,8 @@ class Database:
     def session(self):
         """The command's session; a new one when the last has ended."""
         if self._session is None or not self._session.alive:
+            if self._session is not None:
+                self._session.close()
             begun, self._begun = self._begun, None
             self._session = self._checked(lambda: begun, OWN_LOGIN, NO_PARAMETERS) if begun else self.connect()
         return self._session
@@ -145,7 +147,8 @@ class Database:
         if self.reach.driver == "psycopg":
             return self._open_libpq(login, variables)
         argv, env = self.reach.command("psql", variables, login)
-        return PsqlSession([*argv, "-X", "-q", "-w"], env, self.where, self.on_statement)
+        shares_files = self.reach.kind != "container"
+        return PsqlSession([*argv, "-X", "-q", "-w"], env, self.where, self.on_statement, shares_files)
 
     def _open_libpq(self, login, variables):
         from nself_core.postgres.libpq import LibpqSession

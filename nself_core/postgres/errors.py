@@ -35,7 +35,8 @@ def parse_reports(text, statement=""):
     import re
 
     head = re.compile(r"^(?:psql:[^\n]*?:\d+: )?([^\s:][^:\n]{0,20}):  ([0-9A-Z]{5}): ?(.*)$")
-    reports, current = [], None
+    reports: list = []
+    current: dict | None = None
     for line in text.split("\n"):
         found = head.match(line)
         if found and found.group(1) not in LABELS:

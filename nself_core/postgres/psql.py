@@ -39,19 +39,26 @@ PREAMBLE = (
 )
 
 
-def stream_text(unit, mark):
+def stream_text(unit, mark, in_file=None):
     """The text that makes psql run `unit` and tell its progress.
 
-    Arguments: `unit`, a Unit; `mark`, a word that stands in nothing else that psql prints. Lines `mark s N` say
-    that part N begins; `mark d` (on both streams) says that the unit is done.
+    Arguments: `unit`, a Unit; `mark`, a word that stands in nothing else that psql prints; `in_file(text)`, writes a
+    text to a file and answers its path, None where psql sees no file of ours. Lines `mark s N` say that part N
+    begins; `mark d` (on both streams) says that the unit is done.
     """
     parts = []
     if unit.opening:
         parts.append(f"\\echo {mark} s {OPENING}\n" + _opening(unit.opening))
     for number, statement in enumerate(unit.statements):
-        parts.append(f"\\echo {mark} s {number}\nSELECT {quoting.dollar(statement.text)} \\gexec\n")
-        if statement.copy_data is not None:
-            parts.append(_copy_lines(statement.copy_data))
+        text = f"SELECT {quoting.dollar(statement.text)} \\gexec\n"
+        if statement.copy_data is not None and in_file and "csv" in statement.text.lower():
+            # psql before 18 sends the line \\. on, which a server from 18 takes for a row of CSV. The end of a file
+            # ends the data without it.
+            path = in_file(text + statement.copy_data).replace("\\", "\\\\").replace("'", "\\'")
+            text = f"\\i '{path}'\n"
+        elif statement.copy_data is not None:
+            text += _copy_lines(statement.copy_data)
+        parts.append(f"\\echo {mark} s {number}\n{text}")
     if unit.closing:
         parts.append(f"\\echo {mark} s {CLOSING}\n" + " \\;\n".join(unit.closing) + ";\n")
     parts.append(f"\\warn {mark} d\n\\echo {mark} d\n")
@@ -71,11 +78,14 @@ class PsqlSession:
     """A session over one psql process.
 
     Arguments: `argv` and `env` start psql (directly or by docker exec); `where` names the server in failures;
-    `on_statement(text)` is called with each statement of a file when psql begins it.
+    `on_statement(text)` is called with each statement of a file when psql begins it; `shares_files`, whether psql runs
+    on this host and can read a file of ours.
     """
 
-    def __init__(self, argv, env, where, on_statement=None):
+    def __init__(self, argv, env, where, on_statement=None, shares_files=False):
         self.where = where
+        self._in_file = self._write_file if shares_files else None
+        self._files = []
         self.on_statement = on_statement
         self.alive = True
         self._mark = "nself_" + os.urandom(9).hex()
@@ -149,7 +159,7 @@ class PsqlSession:
         ahead = []
         for unit in units:
             ahead.append(unit)
-            self.send(stream_text(unit, self._mark))
+            self.send(stream_text(unit, self._mark, self._in_file))
             while len(ahead) >= UNITS_AHEAD:
                 yield self._finish(ahead.pop(0))
         while ahead:
@@ -159,18 +169,32 @@ class PsqlSession:
         """Put `text` on the way to psql."""
         self._pending += text.encode("utf-8", "surrogatepass")
 
+    def _write_file(self, text):
+        """Write `text` to a new file, for us alone, and return its path; it is removed with the session."""
+        folder = os.environ.get("TMPDIR") or "/tmp"
+        path = os.path.join(folder, f"{self._mark}_{len(self._files)}")
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._files.append(path)
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode())
+        return path
+
+    def _remove_files(self):
+        for path in self._files:
+            os.unlink(path)
+        self._files.clear()
+
     def _finish(self, unit):
         """Read what psql says about `unit` up to its end."""
-        index = OPENING
+        index: str | int = OPENING
         while True:
             word, _, rest = self._next_line(unit, index).partition(" ")
             if word != self._mark:
                 continue
             if rest == "d":
                 return Done(unit.label, self._take_notices())
-            index = rest[2:]
-            if index.isdigit():
-                index = int(index)
+            index = int(rest[2:]) if rest[2:].isdigit() else rest[2:]
+            if isinstance(index, int):
                 if self.on_statement:
                     self.on_statement(unit.statements[index].text)
 
@@ -259,12 +283,14 @@ class PsqlSession:
         except (OSError, subprocess.TimeoutExpired):
             pass
         processes.kill(child)
+        self._remove_files()
 
     def abandon(self):
         """End psql at once; what runs in the server goes on until the server notices."""
         self.alive = False
         self._pending.clear()
         processes.kill(self._child)
+        self._remove_files()
 
 
 _Text = namedtuple("_Text", "text copy_data", defaults=(None,))

@@ -10,6 +10,7 @@ hit one of them.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 
 import pytest
@@ -125,7 +126,15 @@ class Scene:
 
     def feed(self, data):
         """Let psql read `data` to its end, as bytes, after what the program sends first."""
-        subprocess.run(self._argv, input=PREAMBLE.encode() + data, env=self._env, capture_output=True, timeout=WAIT)
+        # A group of its own: what psql may start is ended with it.
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(self._argv, env=self._env, start_new_session=True, **pipes)
+        try:
+            process.communicate(PREAMBLE.encode() + data, timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, _ = process.communicate()
+            raise AssertionError(f"psql does not end after {data[-60:]!r}: {out!r}") from None
 
     def state(self):
         """Everything there is to see, once psql's session has ended."""
