@@ -39,7 +39,6 @@ DEMO_COMMANDS = (
 )
 # Of the caller's environment, what a demo or an artefact may see: no setting of another project, no PG… variable.
 KEPT_VARIABLES = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "NO_COLOR", "PATH", "TERM", "TMPDIR", "USER")
-STATE_FOLDER = "/var/lib/nself-db"  # where nself-db, run as root, keeps what another user must reach
 
 TEST_PACKAGES = ("postgresql", "docker.io", "iptables", "debootstrap", "pgbouncer")
 CLUSTER_SETTINGS = "/etc/postgresql-common/createcluster.conf"
@@ -212,7 +211,6 @@ def pip_install(python, extras):
 
 
 def host_has_postgres():
-    sys.path.insert(0, ROOT)
     from nself_core.failures import Failure
     from nself_core.postgres.toolchain import find_toolchain
 
@@ -247,13 +245,30 @@ def as_typed(words):
     return " ".join(["nself-db", *(f'"{word}"' if " " in word else word for word in words)])
 
 
+def folders_outside(root):
+    """The folders that nself-db, run as root, may make outside the project in `root`, less those that are there."""
+    from nself_core.postgres.toolchain import STATE_FOLDER, short_hash
+
+    folders = [os.path.join(STATE_FOLDER, name) for name in ("toolchains", short_hash(os.path.realpath(root)))]
+    return [path for path in folders if not os.path.exists(path)]
+
+
+def remove_folder(path):
+    """Remove a folder with all in it, and the one above it when that leaves it empty."""
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        os.rmdir(os.path.dirname(path))
+    except OSError:
+        pass
+
+
 class DemoProject:
     """A copy of the sample in a temporary folder, with its private server; both are gone at the end, also on Ctrl-C."""
 
     def __init__(self, python):
         self.program = os.path.join(os.path.dirname(python), "nself-db")
         self.folder = self.root = ""
-        self.had_state = os.path.exists(STATE_FOLDER)
+        self.outside = []
         path = os.pathsep.join([os.path.dirname(python), os.environ.get("PATH", os.defpath)])
         self.env = clean_variables(PATH=path, NSELF_DB_ENGINE="embedded")
 
@@ -262,6 +277,7 @@ class DemoProject:
             signal.signal(number, signal.default_int_handler)
         self.folder = tempfile.mkdtemp(prefix="nself-db-demo-")
         self.root = os.path.join(self.folder, "sample")
+        self.outside = folders_outside(self.root)
         try:
             self.copy_sample()
         except BaseException:
@@ -301,9 +317,9 @@ class DemoProject:
         try:
             call([self.program, "server", "stop"], cwd=self.root, env=self.env)
         finally:
+            for path in self.outside:
+                remove_folder(path)
             shutil.rmtree(self.folder, ignore_errors=True)
-            if not self.had_state:
-                shutil.rmtree(STATE_FOLDER, ignore_errors=True)
 
 
 # --- test
@@ -332,9 +348,9 @@ def dist(arguments):
             build_pyz(python, work, arguments.output),
             build_binary(python_for_binary(python), work, arguments.output),
         ]
-    for path in artefacts:
-        version = call([path, "--version"], env=clean_variables()).strip()
-        say(f"{os.path.relpath(path)}  {os.path.getsize(path) / 1e6:.1f} MB  {version}")
+        for path in artefacts:
+            version = call([path, "--version"], env=clean_variables(SHIV_ROOT=work)).strip()
+            say(f"{os.path.relpath(path)}  {os.path.getsize(path) / 1e6:.1f} MB  {version}")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -139,8 +140,8 @@ def test_the_data_lies_in_the_project_and_out_of_its_commits(shared):
 
 def test_the_server_is_durable_and_listens_on_its_socket_only(shared):
     server = shared.start()
-    names = ("listen_addresses", "fsync", "data_checksums", "server_encoding")
-    assert [query(server, f"SHOW {name}") for name in names] == ["", "on", "on", "UTF8"]
+    names = ("listen_addresses", "fsync", "data_checksums", "server_encoding", "timezone")
+    assert [query(server, f"SHOW {name}") for name in names] == ["", "on", "on", "UTF8", "UTC"]
 
 
 def test_only_the_servers_user_may_open_the_socket_folder(shared):
@@ -355,6 +356,24 @@ def test_a_socket_folder_that_somebody_else_laid_is_refused(project):
             project.start()
     finally:
         os.rmdir(host)
+
+
+def test_a_server_that_somebody_else_laid_is_not_asked(project):
+    project.start()
+    host = project.status().host
+    project.stop()
+    os.mkdir(host)
+    os.chmod(host, 0o755)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as false_server:
+        false_server.bind(os.path.join(host, ".s.PGSQL.5432"))
+        false_server.listen()
+        false_server.setblocking(False)
+        assert project.status().running is False
+        with pytest.raises(Unreachable, match="not a private folder"):
+            project.start()
+        with pytest.raises(BlockingIOError):
+            false_server.accept()
+    shutil.rmtree(host)
 
 
 def test_a_socket_folder_that_is_a_link_is_refused(project, tmp_path):

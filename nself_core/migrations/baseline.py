@@ -39,20 +39,28 @@ def _up_to(found, version):
     """The entries to record and the warnings: a version that is half done stays so."""
     survey.find_entry(found.entries, version)
     entries = [entry for entry in found.entries if entry.version <= version]
-    half = [f"version {entry.version} is half done and stays so: settle it with migrate repair"
-            for entry in entries if entry.state == DIRTY]
+    half = [
+        f"version {entry.version} is half done and stays so: settle it with migrate repair"
+        for entry in entries
+        if entry.state == DIRTY
+    ]
     return [entry for entry in entries if entry.migration and entry.record is None], half
 
 
 def _from_hasura(database, found):
     known = ledger.read_hasura_versions(database, found.ledger.facts)
     if not known:
-        raise CheckFailed("Hasura's CLI has recorded no migrations here", "is this the database that keeps Hasura's metadata?")
+        raise CheckFailed(
+            "Hasura's CLI has recorded no migrations here", "is this the database that keeps Hasura's metadata?"
+        )
     by_version = {entry.version: entry for entry in found.entries}
     entries = [by_version.get(number, Entry(number, PENDING, None, None)) for number in sorted(known)]
     lacking = [entry for entry in entries if entry.record is None]
-    half = [f"version {entry.version} is not taken over, for Hasura's CLI has left it half done (dirty)"
-            for entry in lacking if known[entry.version]]
+    half = [
+        f"version {entry.version} is not taken over, for Hasura's CLI has left it half done (dirty)"
+        for entry in lacking
+        if known[entry.version]
+    ]
     return [entry for entry in lacking if not known[entry.version]], half
 
 

@@ -8,16 +8,35 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from nself_core.sql.quoting import literal
+from nself_core.failures import SqlFailure
+from nself_core.sql.quoting import identifier, literal
 
 # Advisory locks are per database; the number spells "nself" in ASCII.
 LOCK_KEY = 0x6E73656C66
 
+# The fact that each table's presence is.
+TABLES = {
+    "versions": "hdb_catalog.schema_migrations",
+    "records": "nself_db.migrations",
+    "metadata": "hdb_catalog.hdb_metadata",
+    "hasura_state": "hdb_catalog.hdb_version",
+}
+
+# The catalogue is asked and not to_regclass, which fails where the schema may not be used.
 SQL_FACTS = """
-SELECT pg_catalog.to_regclass('hdb_catalog.schema_migrations') IS NOT NULL AS versions,
-       pg_catalog.to_regclass('nself_db.migrations') IS NOT NULL AS records,
-       pg_catalog.to_regclass('hdb_catalog.hdb_metadata') IS NOT NULL AS metadata,
-       pg_catalog.to_regclass('hdb_catalog.hdb_version') IS NOT NULL AS hasura_state,
+WITH found AS (
+    SELECT n.nspname || '.' || c.relname AS place,
+           pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname IN ('hdb_catalog', 'nself_db')
+      AND c.relname IN ('schema_migrations', 'migrations', 'hdb_metadata', 'hdb_version')
+)
+SELECT EXISTS (SELECT FROM found WHERE place = 'hdb_catalog.schema_migrations') AS versions,
+       EXISTS (SELECT FROM found WHERE place = 'nself_db.migrations') AS records,
+       EXISTS (SELECT FROM found WHERE place = 'hdb_catalog.hdb_metadata') AS metadata,
+       EXISTS (SELECT FROM found WHERE place = 'hdb_catalog.hdb_version') AS hasura_state,
+       ARRAY (SELECT place FROM found WHERE NOT readable ORDER BY place) AS unreadable,
+       CURRENT_USER AS role,
        pg_catalog.current_database() AS database,
        pg_catalog.current_setting('server_version_num')::int AS server_version,
        pg_catalog.pg_is_in_recovery() AS standby
@@ -96,18 +115,36 @@ class Ledger(namedtuple("Ledger", "records facts")):
 
 
 def read_ledger(database):
-    """Read the Ledger in two questions; creates nothing. Raises as Database.rows does."""
+    """Read the Ledger in two questions; creates nothing. Raises as Database.rows and `check_readable` do."""
     facts = database.rows(SQL_FACTS)[0]
+    check_readable(facts, "versions", "records")
     rows = []
     if facts["versions"]:
         rows = database.rows(SQL_RECORDS if facts["records"] else SQL_VERSIONS)
     return Ledger({row["version"]: Record(**row) for row in rows}, facts)
 
 
+def check_readable(facts, *names):
+    """Raise SqlFailure, with what to grant, where a table that one of the `names` of TABLES means may not be read."""
+    wanted = [TABLES[name] for name in names if TABLES[name] in facts["unreadable"]]
+    if not wanted:
+        return
+    # What status reads is granted at once; the metadata is asked for only where it is wanted.
+    places = [place for place in facts["unreadable"] if place in wanted or place != TABLES["metadata"]]
+    schemas = sorted({place.partition(".")[0] for place in places})
+    role = identifier(facts["role"])
+    raise SqlFailure(
+        f"user {facts['role']} may not read {' and '.join(wanted)}",
+        f"connect as the user that owns them, or: GRANT USAGE ON SCHEMA {', '.join(schemas)} TO {role}; "
+        f"GRANT SELECT ON {', '.join(places)} TO {role}",
+    )
+
+
 def read_hasura_versions(database, facts, source="default"):
     """Versions and whether each is dirty in Hasura CLI v3's own place (hdb_version.cli_state), as a dict."""
     if not facts["hasura_state"]:
         return {}
+    check_readable(facts, "hasura_state")
     rows = database.rows(SQL_HASURA_STATE, source=source)
     return {int(row["version"]): row["dirty"] for row in rows}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nself_core.guard.check_sql import SQL_METADATA, sql_guard, sql_unsatisfied
 from nself_core.guard.local_tree import read_local_metadata
 from nself_core.guard.requirements import narrow, requirements, without
+from nself_core.migrations.ledger import check_readable
 
 
 class ApiGuard:
@@ -33,6 +34,7 @@ def open_guard(database, facts, settings, allowed):
     """
     if not facts["metadata"]:
         return None
+    check_readable(facts, "metadata")
     rows = database.rows(SQL_METADATA)
     live = requirements(rows[0]["metadata"]) if rows else frozenset()
     local = read_local_metadata(settings.path("HASURA_METADATA_DIR", "hasura/metadata")).document

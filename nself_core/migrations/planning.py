@@ -8,12 +8,19 @@ from nself_core.failures import CheckFailed, FileFailure, UsageFailure
 from nself_core.plan import Plan, Step
 
 APPLIED, PENDING, OUT_OF_ORDER, MISSING, CHANGED, DIRTY = (
-    "applied", "pending", "out_of_order", "missing", "changed", "dirty",
+    "applied",
+    "pending",
+    "out_of_order",
+    "missing",
+    "changed",
+    "dirty",
 )
 STATES = (APPLIED, PENDING, OUT_OF_ORDER, MISSING, CHANGED, DIRTY)
 
 Entry = namedtuple("Entry", "version state migration record")
-Entry.__doc__ = "One version: its `state`, its `migration` (None when the file is gone) and `record` (None when unknown)."
+Entry.__doc__ = (
+    "One version: its `state`, its `migration` (None when the file is gone) and `record` (None when unknown)."
+)
 
 Work = namedtuple("Work", "migration script direction checksum text")
 Work.__doc__ = "A migration to run: its Script, `direction` up or down, its up file's `checksum`, the file's `text`."
@@ -53,7 +60,8 @@ def choose_up(entries, count=None, to=None, allow_out_of_order=False, strict=Fal
     _check_target(entries, to)
     warnings = _drift_warnings(entries, strict)
     wanted = [
-        entry for entry in entries
+        entry
+        for entry in entries
         if entry.state in (PENDING, OUT_OF_ORDER, DIRTY) and (to is None or entry.version <= to)
     ]
     for entry in wanted:
@@ -92,8 +100,7 @@ def _check_down_file(entry):
     if entry.migration is None:
         raise FileFailure(
             f"the files of applied version {entry.version} are gone, so it cannot be rolled back",
-            "bring the files back, or forget the version: migrate repair --migration "
-            f"{entry.version} --pending",
+            f"bring the files back, or forget the version: migrate repair --migration {entry.version} --pending",
         )
     if entry.migration.down_path is None:
         raise FileFailure("there is no down file for this migration", "write one beside it", file=entry.migration.file)
@@ -107,13 +114,19 @@ def _check_resumable(entry, direction):
     if entry.migration is None:
         raise CheckFailed(f"version {entry.version} was left half done and its file is gone", repair)
     if _left_by_another_tool(record):
-        raise CheckFailed(f"version {entry.version} was left half done by another tool (dirty in schema_migrations)",
-                          repair, file=entry.migration.file)
+        raise CheckFailed(
+            f"version {entry.version} was left half done by another tool (dirty in schema_migrations)",
+            repair,
+            file=entry.migration.file,
+        )
     if record.direction != direction:
         done = "half rolled back" if record.direction == "down" else "half applied"
         other = "down" if record.direction == "down" else "up"
-        raise CheckFailed(f"version {entry.version} is {done}: {record.statements_done} of {record.statements} statements",
-                          f"finish it with: nself-db migrate {other}; or {repair}", file=entry.migration.file)
+        raise CheckFailed(
+            f"version {entry.version} is {done}: {record.statements_done} of {record.statements} statements",
+            f"finish it with: nself-db migrate {other}; or {repair}",
+            file=entry.migration.file,
+        )
 
 
 def _left_by_another_tool(record):
@@ -176,8 +189,13 @@ def plan_run(works, warnings, verb):
         Step("migration", f"{verb} {work.script.file}", work.text, _mode_of(work.script), verb != "apply", work)
         for work in works
     ]
-    return Plan(steps, tuple(warnings), "nothing to apply" if verb == "apply" else "nothing to roll back",
-                {"applied" if verb == "apply" else "rolled_back": []}, _losses(works, verb))
+    return Plan(
+        steps,
+        tuple(warnings),
+        "nothing to apply" if verb == "apply" else "nothing to roll back",
+        {"applied" if verb == "apply" else "rolled_back": []},
+        _losses(works, verb),
+    )
 
 
 def _losses(works, verb):

@@ -12,8 +12,16 @@ from nself_core.plan import Plan, Step
 
 def choose(applied, pending, done, undone):
     """Which of repair's four ways was asked for, as (way, number). Raises UsageFailure unless it is exactly one."""
-    given = [(way, value) for way, value in
-             (("applied", applied), ("pending", pending), ("statement_done", done), ("statement_undone", undone)) if value]
+    given = [
+        (way, value)
+        for way, value in (
+            ("applied", applied),
+            ("pending", pending),
+            ("statement_done", done),
+            ("statement_undone", undone),
+        )
+        if value
+    ]
     if len(given) != 1:
         raise UsageFailure("say exactly one of --applied, --pending, --statement-done K, --statement-undone K")
     return given[0]
@@ -27,8 +35,9 @@ def plan_reset_checksum(found, version):
     if entry.migration is None:
         raise CheckFailed(f"the file of version {version} is gone", "bring it back first")
     if entry.state == DIRTY:
-        raise CheckFailed(f"version {version} is half done", "finish it, or settle it with migrate repair",
-                          file=entry.migration.file)
+        raise CheckFailed(
+            f"version {version} is half done", "finish it, or settle it with migrate repair", file=entry.migration.file
+        )
     now = survey.checksum_of(entry.migration)
     if entry.record.checksum == now:
         return Plan((), nothing=f"the checksum of {entry.migration.file} is right already", data={"migration": None})
@@ -37,7 +46,11 @@ def plan_reset_checksum(found, version):
         (found_now,) = survey.read_recordings([entry])
         texts = ledger.sql_recorded(entry.migration, found_now.mode, len(found_now.statements), now)
     title = f"accept the present text of {entry.migration.file}"
-    work = {"texts": texts, "data": {"migration": str(version), "checksum": now}, "summary": f"checksum of {entry.migration.file} reset"}
+    work = {
+        "texts": texts,
+        "data": {"migration": str(version), "checksum": now},
+        "summary": f"checksum of {entry.migration.file} reset",
+    }
     return Plan([Step("sql", title, ";\n".join(texts) + ";", "transaction", True, work)], loses=(title,))
 
 
@@ -72,7 +85,9 @@ def _pending(entry, way, number):
 def _statement(entry, way, number):
     record = entry.record
     if entry.state != DIRTY or record.started is None or entry.migration is None:
-        raise UsageFailure(f"version {entry.version} has no statement that needs a decision", "see: nself-db migrate status")
+        raise UsageFailure(
+            f"version {entry.version} has no statement that needs a decision", "see: nself-db migrate status"
+        )
     if number != record.started:
         raise UsageFailure(f"the statement that needs a decision is {record.started}, not {number}")
     if way == "statement_undone":

@@ -21,10 +21,14 @@ def hasura_warnings(found, hasura):
     lacking = sorted(set(hasura) - set(found.ledger.records))
     whole = [version for version in lacking if not hasura[version]]
     half = [version for version in lacking if hasura[version]]
-    warnings = [
-        f"Hasura's CLI has recorded {len(whole)} version(s) that schema_migrations lacks: {_versions(whole)}; "
-        "take them over with: nself-db migrate baseline --from-hasura"
-    ] if whole else []
+    warnings = (
+        [
+            f"Hasura's CLI has recorded {len(whole)} version(s) that schema_migrations lacks: {_versions(whole)}; "
+            "take them over with: nself-db migrate baseline --from-hasura"
+        ]
+        if whole
+        else []
+    )
     return warnings + ([f"Hasura's CLI has left half done (dirty): {_versions(half)}"] if half else [])
 
 
@@ -36,8 +40,10 @@ def report(found, warnings, exit_code):
     """The Report of one environment; `exit_code`, whether anything not applied means exit 1."""
     rows = [entry_data(entry) for entry in found.entries]
     counts = counts_of(rows)
-    table = Table(("version", "name", "state", "applied at"),
-                  [(row["version"], row["name"], _state_text(row), row["applied_at"]) for row in rows])
+    table = Table(
+        ("version", "name", "state", "applied at"),
+        [(row["version"], row["name"], _state_text(row), row["applied_at"]) for row in rows],
+    )
     code = 1 if exit_code and any(row["state"] != APPLIED for row in rows) else 0
     return Report({"migrations": rows, "counts": counts}, [table] if rows else [], summary(counts), warnings, code)
 
@@ -85,8 +91,10 @@ def compare(settings, database, other, exit_code):
         warnings.append(f"environment {other_settings.env} could not be compared: {failure.message}")
         theirs = None
     data = {"migrations": rows, "counts": counts_of(rows), "compared_with": _compared(other_settings.env, rows, theirs)}
-    table = Table(("version", "name", settings.env, other_settings.env, "applied at"), [
-        (row["version"], row["name"], _state_text(row), _their_state(theirs, row), row["applied_at"]) for row in rows])
+    table = Table(
+        ("version", "name", settings.env, other_settings.env, "applied at"),
+        [(row["version"], row["name"], _state_text(row), _their_state(theirs, row), row["applied_at"]) for row in rows],
+    )
     code = 1 if exit_code and any(row["state"] != APPLIED for row in rows) else 0
     return Report(data, [table] if rows else [], _compare_summary(data), warnings, code)
 
@@ -111,7 +119,11 @@ def _compare_summary(data):
     if not compared["reachable"]:
         return summary(data["counts"])
     count = len(compared["differs"])
-    same = "no difference from" if not count else f"{count} version{'' if count == 1 else 's'} differ{'s' if count == 1 else ''} from"
+    same = (
+        "no difference from"
+        if not count
+        else f"{count} version{'' if count == 1 else 's'} differ{'s' if count == 1 else ''} from"
+    )
     return f"{summary(data['counts'])}; {same} {compared['env']}"
 
 
@@ -121,10 +133,15 @@ def checksum_report(found, warnings):
     unknown = [entry for entry in found.entries if entry.state == APPLIED and entry.record.checksum is None]
     checked = sum(entry.state in (APPLIED, CHANGED, MISSING) for entry in found.entries) - len(unknown)
     rows = [{"version": str(entry.version), "file": entry_data(entry)["file"], "state": entry.state} for entry in wrong]
-    warnings = [*warnings, *(f"version {entry.version} was recorded by another tool: it has no checksum" for entry in unknown)]
+    warnings = [
+        *warnings,
+        *(f"version {entry.version} was recorded by another tool: it has no checksum" for entry in unknown),
+    ]
     table = Table(("version", "file", "state"), [(row["version"], row["file"], row["state"]) for row in rows])
     summary_text = f"{len(wrong)} of {checked} applied files changed or vanished" if wrong else _unchanged(checked)
-    return Report({"checked": checked, "wrong": rows}, [table] if rows else [], summary_text, warnings, 1 if wrong else 0)
+    return Report(
+        {"checked": checked, "wrong": rows}, [table] if rows else [], summary_text, warnings, 1 if wrong else 0
+    )
 
 
 def _unchanged(count):

@@ -21,14 +21,8 @@ PORT = 5432  # only the name of the socket file: nothing listens on TCP
 ROLE = "postgres"
 WAIT = 60  # seconds for a start (crash recovery included) or a stop
 START_PAUSES = (0.2, 0.5, 1, 2, 5)  # seconds between tries to start after a kill
-CONFIGURATION = f"""
-# nself-db: a private server, reached by its socket only; times as in the stack's container
-listen_addresses = ''
-port = {PORT}
-unix_socket_permissions = 0700
-timezone = 'UTC'
-log_timezone = 'UTC'
-"""
+# On the server's command line, where no edit of postgresql.conf opens it: reached by its socket, and only by its user.
+SERVER_OPTIONS = f"-p {PORT} -c listen_addresses= -c unix_socket_permissions=0700"
 
 # SQLSTATE values of the server's answer to a connection (PostgreSQL manual, appendix A)
 READY = "00000"
@@ -84,10 +78,12 @@ def stop(settings):
         return False
     toolchain = reachable(find_toolchain(place.major), place.account)
     with _StartLock(os.path.dirname(place.data_folder)):
+        if not _listens(place):
+            return False
         done = _control(toolchain, place, "stop", "-m", "fast")
-    if done.code:
-        raise Unreachable(f"the embedded server did not stop: {done.err.strip() or done.out.strip()}")
-    _remove_folder(place.socket_folder)
+        if done.code:
+            raise Unreachable(f"the embedded server did not stop: {done.err.strip() or done.out.strip()}")
+        _remove_folder(place.socket_folder)
     return True
 
 
@@ -153,7 +149,7 @@ def _initialise(toolchain, place):
     fresh = f"{place.data_folder}.new-{os.getpid()}"
     os.mkdir(fresh, 0o700)
     if place.account:
-        os.chown(fresh, place.account["user"], place.account["group"])
+        _give_away(fresh, place)
     try:
         _run_initdb(toolchain, place, fresh)
     except BaseException:
@@ -168,14 +164,13 @@ def _run_initdb(toolchain, place, folder):
         done = _initdb(toolchain, place, folder, "C")
     if done.code:
         raise Unreachable(f"initdb of the embedded server failed: {_last_line(done.err)}", excerpt=done.err.strip())
-    with open(os.path.join(folder, "postgresql.conf"), "a", encoding="utf-8") as file:
-        file.write(CONFIGURATION)
 
 
 def _initdb(toolchain, place, folder, locale):
     options = ["--encoding=UTF8", "--auth-local=trust", "--auth-host=reject", "--data-checksums", "-U", ROLE]
     command = [os.path.join(toolchain.bin_folder, "initdb"), "-D", folder, f"--locale={locale}", *options]
-    return run(command, timeout=10 * WAIT, **place.account)
+    # initdb writes the zone it finds into the configuration; the stack's container has UTC.
+    return run(command, child_env({"TZ": "UTC"}), timeout=10 * WAIT, **place.account)
 
 
 def _start(toolchain, place):
@@ -196,7 +191,8 @@ def _try_start(toolchain, place):
     import time
 
     for pause in (*START_PAUSES, None):
-        done = _control(toolchain, place, "start", "-l", "$NSELF_DB_LOG", "-o", f"-k {place.socket_folder}")
+        options = f"-k {place.socket_folder} {SERVER_OPTIONS}"
+        done = _control(toolchain, place, "start", "-l", "$NSELF_DB_LOG", "-o", options)
         if done.code == 0:
             return
         # After kill -9 of the server its last sessions need a moment to notice, and hold its memory until then.
@@ -220,7 +216,7 @@ def _is_server(pid, place):
     # A server's working folder is its data folder (PostgreSQL, ChangeToDataDir); a zombie has none.
     try:
         return os.readlink(f"/proc/{pid}/cwd") == place.data_folder
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return not os.path.isdir("/proc/self") and "postgres" in run(["ps", "-o", "comm=", "-p", pid]).out
     except OSError:
         return True
@@ -230,7 +226,7 @@ def _recorded_pid(place):
     try:
         with open(_pid_file(place), encoding="utf-8") as file:
             return file.readline().strip()
-    except FileNotFoundError:
+    except OSError:
         return ""
 
 
@@ -295,9 +291,11 @@ def _settled_answer(place, database):
 
 
 def _answer(place, database):
-    # The SQLSTATE with which the server meets a connection to `database`, or None where no server listens.
+    # The SQLSTATE with which the server meets a connection to `database`, or None where no server of ours listens.
     import socket
 
+    if not _is_private(place):
+        return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(WAIT)
         try:
@@ -356,14 +354,22 @@ def _place(folder, major):
 def _account(data_folder):
     # Popen's options for a child of root that becomes the server's user: the owner of the data where there is some.
     # Its working folder is /, for postgres wants one that it may enter.
+    if data_folder and os.path.isdir(data_folder):
+        found = os.stat(data_folder)
+        user, group = found.st_uid, found.st_gid
+    else:
+        user, group = _unprivileged_user()
+    return {"user": user, "group": group, "extra_groups": [], "cwd": "/"}
+
+
+def _unprivileged_user():
     import pwd
 
-    if data_folder and os.path.isdir(data_folder):
-        user = pwd.getpwuid(os.stat(data_folder).st_uid)
-    else:
-        names = {entry.pw_name: entry for entry in pwd.getpwall()}
-        user = names.get("postgres") or names["nobody"]
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
+    try:
+        found = pwd.getpwnam("postgres")
+    except KeyError:
+        found = pwd.getpwnam("nobody")
+    return found.pw_uid, found.pw_gid
 
 
 def _may_enter(path, account):
@@ -388,23 +394,30 @@ def _make_servers_folder(folder):
 def _make_socket_folder(place):
     try:
         os.mkdir(place.socket_folder, 0o700)
-        if place.account:
-            os.chown(place.socket_folder, place.account["user"], place.account["group"])
     except FileExistsError:
-        _check_socket_folder(place)
+        if not _is_private(place):
+            raise Unreachable(
+                f"the socket folder {place.socket_folder} is not a private folder of the server's user",
+                "see whose it is, and remove it",
+            ) from None
+    _give_away(place.socket_folder, place)
 
 
-def _check_socket_folder(place):
+def _is_private(place):
     # The parent is open to everybody: a folder that somebody else laid there would let them listen in our place.
     import stat
 
-    found = os.lstat(place.socket_folder)
-    owner = place.account.get("user", os.geteuid())
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
-        raise Unreachable(
-            f"the socket folder {place.socket_folder} is not a private folder of the server's user",
-            "see whose it is, and remove it",
-        )
+    try:
+        found = os.lstat(place.socket_folder)
+    except OSError:
+        return False
+    owners = {os.geteuid(), place.account.get("user", os.geteuid())}
+    return stat.S_ISDIR(found.st_mode) and found.st_uid in owners and not found.st_mode & 0o077
+
+
+def _give_away(folder, place):
+    if place.account:
+        os.chown(folder, place.account["user"], place.account["group"], follow_symlinks=False)
 
 
 def _make_log(place):

@@ -14,9 +14,10 @@ from nself_core.sql import quoting
 
 CHUNK = 65536
 
-# Types by their OID, which the catalogue never changes (pg_type.dat), as far as JSON has a form for them.
-TYPE_NAMES = {16: "boolean", 20: "bigint", 21: "smallint", 23: "integer", 26: "oid", 114: "json", 700: "real",
-              701: "double precision", 1700: "numeric", 3802: "jsonb"}
+# Types by their OID, which the catalogue never changes (pg_type.dat), as far as JSON has a form for them
+# or as psql aligns them to the right.
+TYPE_NAMES = {16: "boolean", 20: "bigint", 21: "smallint", 23: "integer", 26: "oid", 28: "xid", 29: "cid", 114: "json",
+              700: "real", 701: "double precision", 790: "money", 1700: "numeric", 3802: "jsonb", 5069: "xid8"}
 
 
 class LibpqSession:
@@ -79,21 +80,28 @@ class LibpqSession:
             return {}
         return {result.fname(n).decode(): _text(result.get_value(0, n)) for n in range(result.nfields)}
 
-    def query(self, text, before=()):
+    def query(self, text, before=(), copy_data=None):
         """Run one statement of a person, by the extended protocol, and return its Result; see PsqlSession.query."""
+        quoting.dollar(text)  # raises for what is not Unicode
         if before:
             self._run(";\n".join(before), "query", OPENING)
         if self.on_statement:
             self.on_statement(text)
+        self._notices.clear()
         copied = []
-        result = self._run(text, "query", 0, send=lambda sql: self._pg.send_query_params(sql, None), copied=copied)
-        if copied:
-            lines = b"".join(copied).decode("utf-8", "replace").splitlines()
-            return Result(["copy"], [""], [[line] for line in lines], "")
+        result = self._run(text, "query", 0, copy_data, lambda sql: self._pg.send_query_params(sql, None), copied)
+        if result.command_status.startswith(b"COPY"):
+            return self._copy_result(result, b"".join(copied).decode("utf-8", "replace"))
         columns = [_text(result.fname(n)) for n in range(result.nfields)]
         types = [TYPE_NAMES.get(result.ftype(n), "") for n in range(result.nfields)]
         rows = [[_text(result.get_value(r, n)) for n in range(result.nfields)] for r in range(result.ntuples)]
-        return Result(columns, types, rows, "" if columns else _text(result.command_status))
+        tag = "" if columns or rows else _text(result.command_status)
+        return Result(columns, types, rows, tag, list(self._notices))
+
+    def _copy_result(self, result, text):
+        lines = text.split("\n")[: -1 if text.endswith("\n") else None] if text else []
+        columns = ["copy"] if lines else []
+        return Result(columns, [""] * len(columns), [[line] for line in lines], _text(result.command_status), list(self._notices))
 
     def _run(self, sql, label, index, copy_data=None, send=None, copied=None):
         """Send one query, feed or drain COPY, and return its last result.

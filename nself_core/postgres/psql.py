@@ -120,31 +120,51 @@ class PsqlSession:
                 return lines
             lines.append(line)
 
-    def query(self, text, before=()):
+    def query(self, text, before=(), copy_data=None):
         """Run one statement of a person and return its Result.
 
-        Arguments: `before`, SQL texts of ours run first as one query. psql describes the statement by the extended
-        protocol before it runs, which takes no second statement along.
+        Arguments: `before`, SQL texts of ours run first as one query; `copy_data`, the lines of a COPY FROM STDIN.
+        psql describes the statement by the extended protocol before it runs, which takes no second statement along.
+        Raises StatementFailed, ConnectionLost or UsageFailure (the text is not Unicode).
         """
         unit = Unit("query", statements=(_Text(text),))
-        null = f"{self._mark}_null"
+        run = f"SELECT {quoting.dollar(text)} \\gexec\n" + ("" if copy_data is None else _copy_lines(copy_data))
         if before:
             self.send(" \\;\n".join(before) + ";\n")
         if self.on_statement:
             self.on_statement(text)
-        self.send(f"\\pset null {null}\n\\pset format csv\n\\o\n")
-        self.send(f"{text}\n\\gdesc\n" if _can_be_described(text) else "")
-        self.send(f"\\echo {self._mark} d\n\\pset tuples_only off\n\\unset QUIET\n")
-        self.send(f"SELECT {quoting.dollar(text)} \\gexec\n\\echo {self._mark} d\n")
+        self.send(f"\\pset null {self._mark}_null\n\\pset format csv\n\\o\n")
+        self.send(f"{_for_buffer(text)}\n\\gdesc\n" if _can_be_described(text) else "")
+        self.send(f"\\echo {self._mark} d\n")
         told = self._lines_to_mark(unit, 0)
-        described = _csv_rows(told) if told != [NO_COLUMNS] else []
-        lines = self._lines_to_mark(unit, 0)
-        if not described and not _returns_rows(text):
-            return _tagged(text, lines)
-        rows = _csv_rows(lines)
-        columns = rows[0] if rows else []
-        types = [kind for _, kind in described] if len(described) == len(columns) else [""] * len(columns)
-        return Result(columns, types, [[None if v == null else v for v in row] for row in rows[1:]], "")
+        described = _csv_rows(told, 2) if told not in ([], [NO_COLUMNS]) else []
+        answer = self._rows_of if described else self._tag_of
+        return answer(run, unit, described)
+
+    def _rows_of(self, run, unit, described):
+        """The Result of a statement that psql described: a list of (name, type)."""
+        self.send(run + f"\\warn {self._mark} d\n\\echo {self._mark} d\n")
+        null = f"{self._mark}_null"
+        rows = _csv_rows(self._lines_to_mark(unit, 0), len(described))
+        shown = [[None if value == null else value for value in row] for row in rows]
+        return Result([name for name, _ in described], [kind for _, kind in described], shown, "", self._take_notices())
+
+    def _tag_of(self, run, unit, _):
+        """The Result of a statement without columns: its tag, COPY's lines, or so many empty rows.
+
+        What psql prints of a COPY need not end its last line, so a line of ours does.
+        """
+        is_copy = unit.statements[0].text[:4].upper() == "COPY"
+        self.send(("" if is_copy else "\\unset QUIET\n") + run)
+        self.send(f"\\warn {self._mark} d\n\\echo\n\\echo :ROW_COUNT\n\\echo {self._mark} d\n")
+        *lines, ended, count = self._lines_to_mark(unit, 0)
+        notices = self._take_notices()
+        if is_copy:
+            lines += [ended] if ended else []
+            columns = ["copy"] if lines else []
+            return Result(columns, [""] * len(columns), [[line] for line in lines], f"COPY {count}", notices)
+        tag = next(filter(None, reversed(lines)), "")
+        return Result([], [], [] if tag else [[]] * int(count), tag, notices)
 
     def execute(self, *texts):
         """Run SQL texts of ours as one query, for their effect. Raises StatementFailed or ConnectionLost."""
@@ -297,29 +317,33 @@ _Text = namedtuple("_Text", "text copy_data", defaults=(None,))
 
 
 def _can_be_described(text):
-    """Whether psql's buffer would take the text as it is: it replaces :name outside quotes by its own variables."""
-    import re
-
-    return not re.search(r"(?<!:):(?=[A-Za-z_'\"{])", text) and not text.upper().startswith("COPY")
+    """Whether psql's buffer takes the text whole: an older psql ends it at a `;` inside BEGIN ATOMIC."""
+    return not text[:6].upper() == "CREATE"
 
 
-def _returns_rows(text):
-    """Whether a statement that psql did not describe is a query all the same."""
-    return text.lstrip("( \t\r\n").upper().startswith(("SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN"))
+def _for_buffer(text):
+    """`text` for psql's buffer, where a colon outside quotes would begin one of psql's own variables.
+
+    psql takes `\\:` for a colon that stands for itself (manual, psql, "SQL Interpolation").
+    """
+    from nself_core.sql.lexer import tokens
+
+    if ":" not in text:
+        return text
+    pieces, done = [], 0
+    for token in tokens(text):
+        if token.kind == "op" and ":" in token.text:
+            pieces += [text[done:token.offset], token.text.replace(":", "\\:")]
+            done = token.offset + len(token.text)
+    return "".join([*pieces, text[done:]])
 
 
-def _csv_rows(lines):
+def _csv_rows(lines, width):
+    """The rows of psql's CSV output with so many columns; one empty value alone is an empty line there."""
     import csv
 
-    return list(csv.reader([line + "\n" for line in lines]))
-
-
-def _tagged(text, lines):
-    """The Result of a statement without columns: COPY's lines, or the command's tag."""
-    if text.upper().startswith("COPY"):
-        data = [line for line in lines if not line.startswith("COPY ")] if lines else []
-        return Result(["copy"], [""], [[line] for line in data], "")
-    return Result([], [], [], lines[-1] if lines else "")
+    csv.field_size_limit(2**31 - 1)
+    return [row or [""] * width for row in csv.reader([line + "\n" for line in lines])]
 
 
 class _Lines:

@@ -19,11 +19,12 @@ tuple sent as one query; the row that `opening` ends with gives variables, which
 Done = namedtuple("Done", "label notices")
 Done.__doc__ = "A unit has run: its `label` and the server's `notices` (ServerError) in the order they came."
 
-Result = namedtuple("Result", "columns types rows tag")
+Result = namedtuple("Result", "columns types rows tag notices", defaults=((),))
 Result.__doc__ = """What one statement returned.
 
 `columns`, names; `types`, the server's type names ("" where unknown); `rows`, lists of texts and None; `tag`, the
-command's tag ("UPDATE 3"), empty for a query.
+command's tag ("UPDATE 3"), empty for what returned rows; `notices`, ServerErrors the server sent along. COPY TO STDOUT
+has one column named copy, one row a line, and its tag.
 """
 
 OPENING, CLOSING = "opening", "closing"

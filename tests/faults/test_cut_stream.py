@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from bed.gaps import Gap, not_run
@@ -26,6 +27,7 @@ from .watch import WAIT
 VERSION = 20240501
 NEIGHBOURS = (2, 20, 202, 2024, 20240, 202405, 2024050, 202405010, 202405011)
 MARK = "mark"
+WORKERS = 3  # Scenes used side by side: a psql mostly waits for its server
 
 FILES = {
     "transaction": """DELETE FROM t WHERE id = 10; -- ü
@@ -41,15 +43,14 @@ INSERT INTO log VALUES ('done');
 -- nself:lock-timeout=20s
 DELETE FROM t WHERE id = 10;
 CREATE INDEX CONCURRENTLY i ON t (id);
-UPDATE t SET v = v + 1 WHERE id = 100 OR id = 1000;
+CALL p('ü');
+BEGIN;
+INSERT INTO log VALUES ('a');
 COPY t (id, v) FROM stdin;
 5\t5
 55\t55
 \\.
-CALL p('ü');
-BEGIN;
-INSERT INTO log VALUES ('a');
-DELETE FROM t WHERE id = 20;
+UPDATE t SET v = v + 1 WHERE id = 100 OR id = 1000;
 COMMIT;
 """,
 }
@@ -58,7 +59,7 @@ DOWN = {
     "no_transaction": "-- nself:no-transaction\nDELETE FROM t WHERE id = 10;\nVACUUM t;\n",
 }
 
-SQL_SCENE = f"""
+SQL_SCENE = """
 CREATE SCHEMA hdb_catalog;
 CREATE TABLE hdb_catalog.schema_migrations (version bigint PRIMARY KEY, dirty boolean NOT NULL);
 CREATE TABLE t (id int, v int);
@@ -119,10 +120,13 @@ class Scene:
         entry = planning.Entry(VERSION, planning.PENDING, migration, None)
         return (survey.read_downs if down else survey.read_ups)([entry])[0]
 
-    def reset(self, *statements):
-        """The tables as they are before a run."""
-        for statement in (SQL_RESET, *statements):
+    def restore(self, earlier, *before):
+        """The tables as they are before a run, changed by statements `before`, and then by the stream `earlier`."""
+        for statement in (SQL_RESET, *before):
             self._connection.execute(statement)
+        if earlier:
+            self.feed(earlier)
+            self.state()
 
     def feed(self, data):
         """Let psql read `data` to its end, as bytes, after what the program sends first."""
@@ -145,23 +149,41 @@ class Scene:
         self._connection.close()
 
 
-@pytest.fixture(params=["host", 16, 18])
-def psql(request):
-    """A psql: of this host's newest Postgres, and of the wheel's two."""
+def host_psql():
+    """psql of this host's newest Postgres."""
+    return _or_gap(lambda: host_programs()[0] / "psql")
+
+
+def wheel_psql():
+    """The newest psql there is, of the embedded wheel."""
+    return _or_gap(lambda: wheel_folder() / WHEEL_INSTALLS[18] / "bin" / "psql")
+
+
+def _or_gap(find):
     try:
-        if request.param == "host":
-            return host_programs()[0] / "psql"
-        return wheel_folder() / WHEEL_INSTALLS[request.param] / "bin" / "psql"
+        return find()
     except Gap as gap:
         return not_run(gap.what, gap.reason)
 
 
 @pytest.fixture
-def scene(new_project, psql):
-    """A Scene on this host's own Postgres."""
-    scene = Scene(new_project("plain-psql"), psql)
-    yield scene
-    scene.close()
+def make_scenes(new_project):
+    """make_scenes(psql) -> Scenes that are all alike, on this host's own Postgres, to be used side by side."""
+    made = []
+
+    def make(psql):
+        made.extend(Scene(new_project("plain-psql"), psql) for _ in range(WORKERS))
+        return made
+
+    yield make
+    for scene in made:
+        scene.close()
+
+
+@pytest.fixture
+def scenes(make_scenes):
+    """Scenes with this host's psql."""
+    return make_scenes(host_psql())
 
 
 def texts_of(made):
@@ -169,38 +191,43 @@ def texts_of(made):
     return [stream_text(unit, MARK).encode() for unit in made]
 
 
-def cut_everywhere(scene, texts, *before):
+def cut_everywhere(scenes, texts, *before, chosen=None):
     """Cut each unit's text at every byte; returns the states after each whole unit, the first before any.
 
-    Asserts that a cut leaves the state before its unit or the state after it, and once it is done with n bytes, that
-    it is with more.
+    Arguments: `before`, statements that make the state before all units; `chosen`, the places of the units to be cut
+    where others of the same form are. Asserts that a cut leaves the state before its unit or the state after it, and
+    when it is done with n bytes, that it is with more.
     """
-    states = reference_states(scene, texts, *before)
-    for number, text in enumerate(texts):
-        earlier, done = b"".join(texts[:number]), False
-        restore(scene, earlier, *before)
-        for size in range(len(text) + 1):
-            scene.feed(text[:size])
-            state = scene.state()
-            assert state in (states[number], states[number + 1]), f"unit {number} cut: {text[:size]!r}\n{state}"
-            assert state != states[number] or not done, f"unit {number}: done before, but not with {text[:size]!r}"
-            if state != states[number]:
-                done = True
-                restore(scene, earlier, *before)
-        assert done or states[number] == states[number + 1]
+    states = reference_states(scenes[0], texts, *before)
+    for number in range(len(texts)) if chosen is None else chosen:
+        earlier, allowed = b"".join(texts[:number]), states[number : number + 2]
+        with ThreadPoolExecutor(WORKERS) as pool:
+            jobs = [pool.submit(cut, scene, earlier, texts[number], place, allowed, before)
+                    for place, scene in enumerate(scenes)]  # fmt: skip
+        done = dict(item for job in jobs for item in job.result())
+        assert [done[size] for size in sorted(done)] == sorted(done.values()), f"unit {number} is undone by more bytes"
+        assert len(done) == len(texts[number]) + 1
+        assert done[len(texts[number])] == (allowed[0] != allowed[1])
     return states
 
 
-def restore(scene, earlier, *before):
-    scene.reset(*before)
-    if earlier:
-        scene.feed(earlier)
-        scene.state()
+def cut(scene, earlier, text, place, allowed, before):
+    """One scene's share of the cuts of `text`, as a list of (size, whether the unit is done)."""
+    found = []
+    scene.restore(earlier, *before)
+    for size in range(place, len(text) + 1, WORKERS):
+        scene.feed(text[:size])
+        state = scene.state()
+        assert state in allowed, f"cut behind {text[:size]!r}\n{state}\nis neither of\n{allowed}"
+        found.append((size, state != allowed[0]))
+        if state != allowed[0]:
+            scene.restore(earlier, *before)
+    return found
 
 
 def reference_states(scene, texts, *before):
     """The states after no unit, the first, the first two … each run whole."""
-    scene.reset(*before)
+    scene.restore(b"", *before)
     states = [scene.state()]
     for text in texts:
         scene.feed(text)
@@ -213,39 +240,53 @@ def records_of(state):
     return {row[0]: (row[7], row[9]) for row in state["records"]}
 
 
-@pytest.mark.parametrize("kind", ["transaction", "self_test"])
-def test_a_cut_file_is_applied_and_recorded_or_neither(scene, kind):
-    work = scene.work(FILES[kind])
-    make = units.self_test_unit if kind == "self_test" else units.transaction_unit
-    before, after = cut_everywhere(scene, texts_of([make(None, work)]))
+def test_a_cut_file_is_applied_and_recorded_or_neither(scenes):
+    work = scenes[0].work(FILES["transaction"])
+    check_applied(*cut_everywhere(scenes, texts_of([units.transaction_unit(None, work)])))
+
+
+def test_so_it_is_with_the_newest_psql(make_scenes):
+    scenes = make_scenes(wheel_psql())
+    work = scenes[0].work(FILES["transaction"])
+    check_applied(*cut_everywhere(scenes, texts_of([units.transaction_unit(None, work)])))
+
+
+def check_applied(before, after):
     assert str(VERSION) not in before["versions"]
     assert after["versions"][str(VERSION)] is False
-    assert (after["t"] == before["t"]) == (kind == "self_test")
+    assert [5, 5] in after["t"] and [55, 55] in after["t"] and [10, 10] not in after["t"]
 
 
-def test_a_cut_rollback_is_done_and_forgotten_or_neither(scene):
-    work = scene.work("SELECT 1;", DOWN["transaction"])
-    before, after = cut_everywhere(scene, texts_of([units.transaction_unit(None, work)]), SQL_APPLIED)
+def test_a_cut_self_test_is_undone_and_recorded_or_not(scenes):
+    work = scenes[0].work(FILES["self_test"])
+    before, after = cut_everywhere(scenes, texts_of([units.self_test_unit(None, work)]))
+    assert after["versions"] == {**before["versions"], str(VERSION): False}
+    assert after["t"] == before["t"]
+
+
+def test_a_cut_rollback_is_done_and_forgotten_or_neither(scenes):
+    work = scenes[0].work("SELECT 1;", DOWN["transaction"])
+    before, after = cut_everywhere(scenes, texts_of([units.transaction_unit(None, work)]), SQL_APPLIED)
     assert str(VERSION) in before["versions"]
     assert str(VERSION) not in after["versions"]
     assert len(after["t"]) == len(before["t"]) - 1
 
 
-def test_a_cut_file_outside_a_transaction_never_counts_what_is_not_done(scene):
-    work = scene.work(FILES["no_transaction"])
-    states = cut_everywhere(scene, texts_of(units.partial_units(work, 0, True)))
+def test_a_cut_file_outside_a_transaction_never_counts_what_is_not_done(scenes):
+    work = scenes[0].work(FILES["no_transaction"])
+    states = cut_everywhere(scenes, texts_of(units.partial_units(work, 0, True)))
     told = [records_of(state).get(VERSION) for state in states]
-    assert told == [None, (0, None), (1, None), (1, 2), (1, 2), (2, None), (3, None), (4, None), (4, 5), (4, 5),
-                    (5, None), (7, None), (7, None)]  # fmt: skip
-    assert states[-1]["versions"][str(VERSION)] is False
-    assert all(state["versions"][str(VERSION)] for state in states[1:-1])
-    assert states[-1]["log"] == ["a", "ü", "ü2"]
-    assert states[-1]["indexes"] == [True]
+    # The index and the procedure run alone: begun, done and counted are three units.
+    assert told == [None, (0, None), (1, None), (1, 2), (1, 2), (2, None), (2, 3), (2, 3), (3, None), (6, None), (6, None)]
+    assert [len(state["indexes"] or ()) for state in states] == [0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1]
+    assert [len(state["log"] or ()) for state in states] == [0, 0, 0, 0, 0, 0, 0, 2, 2, 3, 3]
+    assert [state["versions"].get(str(VERSION)) for state in states] == [None, *[True] * 9, False]
 
 
-def test_a_cut_rollback_outside_a_transaction_never_forgets_too_early(scene):
-    work = scene.work("SELECT 1;", DOWN["no_transaction"])
-    states = cut_everywhere(scene, texts_of(units.partial_units(work, 0, True)), SQL_APPLIED)
+def test_a_cut_rollback_outside_a_transaction_never_forgets_too_early(scenes):
+    work = scenes[0].work("SELECT 1;", DOWN["no_transaction"])
+    texts = texts_of(units.partial_units(work, 0, True))
+    states = cut_everywhere(scenes, texts, SQL_APPLIED, chosen=(0, len(texts) - 1))
     assert all(VERSION in records_of(state) for state in states[:-1])
     assert VERSION not in records_of(states[-1])
     assert str(VERSION) not in states[-1]["versions"]

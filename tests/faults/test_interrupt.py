@@ -1,0 +1,165 @@
+"""Ctrl-C and `kill`: the run ends with 130, its server process ends too, nothing is half applied, the next completes."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from bed.local_processes import wait_until
+
+from .conftest import EVERY_WAY
+from .watch import (
+    PASS_GATE,
+    PATIENT,
+    WAIT,
+    at_gate,
+    closed_gate,
+    log_gate,
+    make_random,
+    outcome_of,
+    recorded,
+    sessions,
+    wait_for_progress,
+    wait_for_session,
+    wait_until_orphans_end,
+)
+from .workload import check_complete, check_whole_or_nothing, make_pieces, read_state, write_pieces
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SECONDS = 5  # in which the server process must be gone
+PIECES = make_pieces(9)
+
+
+def rows(project, statement):
+    return [tuple(row.values()) for row in project.database.admin(statement)]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_a_long_statement_is_ended_and_its_file_undone(new_project, name, number):
+    project = new_project(name)
+    write_pieces(project, PIECES)
+    project.migration("10_gate", log_gate(10))
+    project.migration("11_after", "INSERT INTO log VALUES (11, 1);")
+    with closed_gate(project.database) as gate:
+        process = project.start("migrate", "up", "--json")
+        at_gate(gate, process)
+        process.send_signal(number)
+        outcome = outcome_of(process)
+        wait_until_orphans_end(project.database, SECONDS)
+        check_complete(PIECES, read_state(project.database))
+    assert outcome.code == 130
+    assert [item["version"] for item in outcome.json()["data"]["applied"]] == [str(piece.number) for piece in PIECES]
+    assert rows(project, "SELECT * FROM log WHERE number > 9") == []
+    project.run("migrate", "up").ok()
+    assert rows(project, "SELECT number, count(*) FROM log WHERE number > 9 GROUP BY 1 ORDER BY 1") == [(10, 1), (11, 1)]
+
+
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_a_session_that_the_file_gave_another_name_is_ended_too(new_project, name):
+    project = new_project(name)
+    project.migration("1_a", "CREATE TABLE log (number int, step int);")
+    project.migration("2_named", PATIENT + "SET application_name = 'my migration';\n" + PASS_GATE)
+    with closed_gate(project.database) as gate:
+        process = project.start("migrate", "up")
+        pid = at_gate(gate, process)
+        process.send_signal(signal.SIGINT)
+        assert outcome_of(process).code == 130
+        gone = "SELECT count(*) = 0 AS gone FROM pg_stat_activity WHERE pid = %s"
+        wait_until(lambda: gate.execute(gone, [pid]).fetchone()["gone"], SECONDS, lambda: f"{pid} lives on")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_while_it_waits_for_the_lock(new_project, name, number):
+    project = new_project(name)
+    write_pieces(project, PIECES)
+    with project.database.connect() as holder:
+        holder.execute(f"SELECT pg_advisory_lock({0x6E73656C66})")
+        process = project.start("migrate", "up")
+        wait_for_session(holder, process)
+        assert "waiting for the migration lock" in process.stderr.readline()
+        process.send_signal(number)
+        outcome = outcome_of(process)
+        wait_until_orphans_end(project.database, SECONDS)
+    assert outcome.code == 130
+    assert "Traceback" not in outcome.err
+    project.run("migrate", "up").ok()
+    check_complete(PIECES, read_state(project.database))
+
+
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_during_an_index_that_is_built_concurrently(new_project, name):
+    project = new_project(name)
+    project.migration("1_log", "CREATE TABLE log (number int, step int);")
+    project.migration("2_index", "-- nself:no-transaction\n-- nself:lock-timeout=0\nINSERT INTO log VALUES (2, 1);\n"
+                      "CREATE INDEX CONCURRENTLY i ON log (number);\nINSERT INTO log VALUES (2, 3);\n")  # fmt: skip
+    project.run("migrate", "up", "--to", "1").ok()
+    with project.database.connect() as blocker:
+        blocker.execute("BEGIN")
+        blocker.execute("LOCK TABLE log IN ROW EXCLUSIVE MODE")
+        process = project.start("migrate", "up")
+        building = "SELECT 1 FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'"
+        with project.database.connect() as watcher:
+            wait_until(lambda: watcher.execute(building).fetchone(), WAIT, lambda: "no index is being built")
+        process.send_signal(signal.SIGINT)
+        assert outcome_of(process).code == 130
+        wait_until_orphans_end(project.database, SECONDS)
+        assert rows(project, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass") == [(False,)]
+    project.run("migrate", "up").ok()
+    assert rows(project, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass") == [(True,)]
+    assert rows(project, "SELECT step, count(*) FROM log GROUP BY 1 ORDER BY 1") == [(1, 1), (3, 1)]
+
+
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_at_random_points_what_is_told_is_what_is_recorded(new_project, name):
+    chance = make_random(f"interrupt-{name}")
+    pieces = make_pieces(30)
+    for _ in range(4):
+        project = new_project(name)
+        write_pieces(project, pieces)
+        process = project.start("migrate", "up", "--json")
+        with project.database.connect() as connection:
+            wait_for_session(connection, process)
+            wait_for_progress(connection, process, chance.randrange(25))
+        time.sleep(chance.uniform(0, 0.02))  # the random point itself, no synchronisation
+        process.send_signal(chance.choice(SIGNALS))
+        outcome = outcome_of(process)
+        wait_until_orphans_end(project.database, SECONDS)
+        state = read_state(project.database)
+        check_whole_or_nothing(pieces, state)
+        assert outcome.code in (0, 130), repr(outcome)
+        assert "Traceback" not in outcome.err, repr(outcome)
+        told = [int(item["version"]) for item in outcome.json()["data"].get("applied", ())]
+        applied = [version for version, dirty in sorted(state.versions.items()) if not dirty]
+        assert told == applied, f"told {told}, recorded {applied}"
+        project.run("migrate", "up").ok()
+        check_complete(pieces, read_state(project.database))
+
+
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_a_dead_client_is_noticed_in_every_file_of_the_run(new_project, name):
+    project = new_project(name)
+    project.migration("1_a", "CREATE TABLE log (number int, step int);")
+    project.migration("2_gate", log_gate(2))
+    with closed_gate(project.database) as gate:
+        process = project.start("migrate", "up")
+        pid = at_gate(gate, process)
+        if gate.info.server_version < 140000:
+            pytest.skip("the server cannot notice it (client_connection_check_interval is of 14)")
+        assert recorded(gate) == 1
+        kill_client(project, process)
+        wait_until(lambda: pid not in [row["pid"] for row in sessions(gate)], SECONDS, lambda: f"{pid} lives on")
+    project.run("migrate", "up").ok()
+
+
+def kill_client(project, process):
+    """kill -9 of the program, and of the psql that the server talks to, wherever it runs."""
+    from .watch import kill_with_children
+
+    kill_with_children(process)
+    outcome_of(process)
+    if project.database.server.kind == "container":
+        project.database.server.cluster.run("sh", "-c", "for f in /proc/[0-9]*; do read -r name < $f/comm; "
+                                            "[ $name != psql ] || kill -9 ${f#/proc/}; done")  # fmt: skip
