@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 
 from nself_core import processes
-from nself_core.failures import CredentialsRefused, Failure, FileFailure, Refused, UsageFailure
-from nself_core.output import Report, cell_text, display_width
+from nself_core.failures import CredentialsRefused, Failure, FileFailure, Refused, SqlFailure, UsageFailure
+from nself_core.output import Report, display_width, visible
 from nself_core.plan import Plan, Step
 from nself_core.postgres.reach import Login
 from nself_core.sql import statements as sql_statements
@@ -21,6 +21,9 @@ from nself_core.sql.quoting import identifier, literal
 READER = "nself_reader"
 READ_ONLY = {"default_transaction_read_only": "on"}
 NUMERIC = ("smallint", "integer", "bigint", "oid", "real", "double precision", "numeric")
+TO_THE_RIGHT = (*NUMERIC, "xid", "xid8", "cid", "money")  # as psql has it (print.c, column_type_alignment)
+TAB = 8
+BINARY_COPY = "PGCOPY"
 NO_READER = (
     "logged in as a superuser: functions that act outside the database (files, programs, configuration) still can; "
     "make a reader role with: nself-db shell --install-reader"
@@ -58,14 +61,37 @@ def run_statement(database, step):
     """Run the statement of a Step and return the Report: psql's table, or columns and rows."""
     statement = step.work
     if step.mode == "read-write":
-        session, warnings = database.connect(), []
+        session, login, warnings = database.connect(), None, []
         result = _query(database, session, statement, ())
     else:
-        session, warnings = _read_only_session(database, statement)
-        result = _query(database, session, statement, ("BEGIN READ ONLY", "SELECT 1"))
+        session, login, warnings = _read_only_session(database, statement)
+        try:
+            result = _query(database, session, statement, ("BEGIN READ ONLY", "SELECT 1"))
+        except SqlFailure as failure:
+            raise _with_hint(failure, login) from None
+    if result.rows[:1] == [[BINARY_COPY]]:
+        raise UsageFailure("the shell shows texts, and this COPY is binary", "use FORMAT text or csv")
     data = {"columns": result.columns, "rows": [_json_row(row, result.types) for row in result.rows], "tag": result.tag}
-    text = aligned(result) if result.columns else ""
-    return Report(data, [text] if text else [], result.tag or "", warnings)
+    return Report(data, *_shown(result), [*warnings, *map(_notice, result.notices)])
+
+
+def _with_hint(failure, login):
+    if "(SQLSTATE 25006)" in failure.message:
+        failure.hint = "the shell is read-only: add --rw to write"
+    elif login and "(SQLSTATE 42501)" in failure.message:
+        failure.hint = f"this ran as {READER}; to let it read what is new: nself-db shell --install-reader"
+    return failure
+
+
+def _shown(result):
+    """The Report's blocks and summary: COPY's lines as they are, a table, or the command's tag."""
+    if result.tag and result.columns:
+        return ["".join(f"{line}\n" for (line,) in result.rows)], ""
+    return ([], result.tag) if result.tag else ([aligned(result)], "")
+
+
+def _notice(report):
+    return report.message if report.severity == "WARNING" else f"{report.severity.lower()}: {report.message}"
 
 
 def _query(database, session, statement, before):
@@ -74,7 +100,8 @@ def _query(database, session, statement, before):
 
     try:
         with session:
-            return session.query(statement.text, before)
+            pid = session.rows("SELECT pg_catalog.pg_backend_pid() AS pid")[0]["pid"]
+            return session.query(statement.text, before, statement.copy_data)
     except StatementFailed as failed:
         raise failure_of(failed.error, database.where, statement.text) from None
     except ConnectionLost as lost:
@@ -82,13 +109,13 @@ def _query(database, session, statement, before):
 
 
 def _read_only_session(database, statement):
-    """A session that may only read, as the reader role where there is one, and the warnings that go with it."""
+    """A session that may only read, the Login of the reader role where there is one, and warnings."""
     login = find_reader(database)
     if login is None:
         _check_reads(sql_statements.read_only_refusal(statement))
     session = database.connect(login or Login(), READ_ONLY)
     superuser = not login and session.rows(SQL_IS_SUPERUSER)[0]["superuser"]
-    return session, [NO_READER] if superuser else []
+    return session, login, [NO_READER] if superuser else []
 
 
 def find_reader(database):
@@ -251,25 +278,52 @@ def _exact_float(text):
 
 
 def aligned(result):
-    """The result as psql's aligned table: titles centred, numbers to the right, the number of rows below."""
-    grid = [["" if value is None else cell_text(value) for value in row] for row in result.rows]
-    titles = [cell_text(name) for name in result.columns]
-    widths = [max(map(display_width, column)) for column in zip(titles, *grid)]
-    right = [kind.partition("(")[0] in NUMERIC for kind in result.types]
-    lines = [" " + " | ".join(_centred(title, width) for title, width in zip(titles, widths)),
-             "-" + "-+-".join("-" * width for width in widths) + "-"]
+    """The result as psql's aligned table (print.c, print_aligned_text): a value of many lines goes on below itself."""
+    titles = [_cell_lines(name) for name in result.columns]
+    grid = [[_cell_lines("" if value is None else value) for value in row] for row in result.rows]
+    widths = [max(display_width(line) for cell in column for line in cell) for column in zip(titles, *grid)]
+    sides = [_RIGHT if kind.partition("(")[0] in TO_THE_RIGHT else _LEFT for kind in result.types]
+    rule = "-" + "-+-".join("-" * width for width in widths) + "-"
+    lines = [*_drawn(titles, widths, [_CENTRED] * len(titles)), rule]
     for row in grid:
-        cells = [_padded(text, width, side) for text, width, side in zip(row, widths, right)]
-        lines.append((" " + " | ".join(cells)).rstrip())
+        lines += _drawn(row, widths, sides)
     count = len(grid)
     return "\n".join([*lines, f"({count} row{'' if count == 1 else 's'})"]) + "\n"
 
 
-def _centred(text, width):
-    left = (width - display_width(text)) // 2
-    return " " * left + text + " " * (width - display_width(text) - left)
+_LEFT, _RIGHT, _CENTRED = "left", "right", "centred"
 
 
-def _padded(text, width, right):
-    blanks = " " * (width - display_width(text))
-    return blanks + text if right else text + blanks
+def _cell_lines(text):
+    """A value's lines as psql shows them: tabs as blanks, and nothing that a terminal would obey."""
+    return [visible(_without_tabs(line)) for line in text.split("\n")]
+
+
+def _without_tabs(line):
+    head, *parts = line.split("\t")
+    for part in parts:
+        head += " " * (TAB - display_width(visible(head)) % TAB) + part
+    return head
+
+
+def _drawn(cells, widths, sides):
+    """The lines of one row. A `+` behind a line says that the value goes on below; the last column has no blanks."""
+    lines = []
+    last = len(cells) - 1
+    for number in range(max(map(len, cells), default=0)):
+        line = ""
+        for place, (cell, width, side) in enumerate(zip(cells, widths, sides)):
+            text, goes_on = (cell[number] if number < len(cell) else ""), number + 1 < len(cell)
+            is_open = place == last and not goes_on and side != _CENTRED
+            line += " " + _padded(text, width, side if number < len(cell) else _LEFT, is_open)
+            line += ("+" if goes_on else "" if is_open else " ") + ("" if place == last else "|")
+        lines.append(line)
+    return lines
+
+
+def _padded(text, width, side, is_open):
+    blanks = width - display_width(text)
+    if side == _LEFT:
+        return text if is_open else text + " " * blanks
+    left = blanks if side == _RIGHT else blanks // 2
+    return " " * left + text + " " * (blanks - left)

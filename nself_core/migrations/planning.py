@@ -137,16 +137,20 @@ def _left_by_another_tool(record):
 
 
 def check_resumed(entry, script):
-    """Refuse a half-done file that would now run in a transaction, for that begins with what is done already.
+    """Refuse a half-done file that cannot go on where it stopped, for its done statements would run again or be lost.
 
     Arguments: `entry`, with its record; `script`, what its file says now. Raises CheckFailed.
     """
-    record = entry.record
-    if entry.state != DIRTY or script.mode == "no_transaction" or not (record.statements_done or record.started):
+    if entry.state != DIRTY:
         return
+    record, count = entry.record, len(script.statements)
+    begun = max(record.statements_done or 0, record.started or 0)
+    if not begun or (script.mode == "no_transaction" and begun <= count):
+        return
+    now = "it would run in one now" if script.mode != "no_transaction" else f"the file has only {count} now"
     raise CheckFailed(
         f"{record.statements_done} of {record.statements} statements of this file are done outside a transaction, "
-        "and it would run in one now",
+        f"and {now}",
         f"put the file back as it was, or settle it: nself-db migrate repair --migration {entry.version} --applied "
         "(or --pending)",
         file=script.file,

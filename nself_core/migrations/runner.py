@@ -44,9 +44,12 @@ def run(database, works, options):
             state.advance()
     except KeyboardInterrupt:
         state.stop()
-        raise Interrupted("interrupted; " + state.told(), data=state.data()) from None
+        told = f"interrupted: {state.told_done()}, {len(state.remaining)} not"
+        raise Interrupted(told, data=state.data()) from None
     except Failure as failure:
         failure.data = {**state.data(), **(failure.data or {})}
+        if state.done:
+            failure.message += f" ({state.told_done()} before it)"
         raise
     return state.report()
 
@@ -157,10 +160,9 @@ class _Run:
         except Failure:
             self.warnings.append(f"server process {self.pid} could not be ended")
 
-    def told(self):
-        """What was done, in words."""
-        verb = "applied" if self.options.direction == "up" else "rolled back"
-        return f"{len(self.done)} {verb}, {len(self.remaining)} not"
+    def told_done(self):
+        """How many were done, in words."""
+        return f"{len(self.done)} {'applied' if self.options.direction == 'up' else 'rolled back'}"
 
     def data(self):
         """What was done, for the JSON document."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from nself_core import processes
-from nself_core.failures import Unreachable
+from nself_core.failures import Refused, Unreachable
 from nself_core.postgres.errors import connection_failure, failure_of
 from nself_core.postgres.reach import Login, find_reach
 from nself_core.postgres.session import ConnectionLost, StatementFailed
@@ -16,6 +16,14 @@ from nself_core.postgres.session import ConnectionLost, StatementFailed
 # What every session of ours sets at connection. The lexer and the server must read quotes alike.
 PARAMETERS = {"lock_timeout": "5s", "standard_conforming_strings": "on"}
 NO_PARAMETERS: dict = {}
+
+# Whether the server session has what we gave it at connection. A pooler, which gives us a session that it has made for
+# somebody, drops it or sets it later (pg_settings, "source").
+SQL_HELD = (
+    "SELECT source = 'client' AS held, pg_catalog.pg_backend_pid() AS pid FROM pg_catalog.pg_settings "
+    "WHERE name = 'lock_timeout'"
+)
+POOLER_ROUNDS = 20  # each shows a shared session unless other clients take it in just this moment
 OWN_LOGIN = Login()
 CONNECT_SECONDS = 10
 
@@ -25,6 +33,7 @@ class Database:
 
     Arguments: `settings`; `command`, the command's path, for application_name; `on_statement(text)`, called with
     each statement of a file as it begins; `driver` for a URL. Nothing is connected before the first question.
+    `keeps_parameters` says whether the last session has its settings for good, which it has not behind a pooler.
     """
 
     def __init__(self, settings, command, on_statement=None, driver=None):
@@ -36,6 +45,8 @@ class Database:
         self._session = None
         self._begun = None
         self._startup_options = True
+        self._own_sessions = set()
+        self.keeps_parameters = True
 
     @property
     def reach(self):
@@ -108,7 +119,10 @@ class Database:
         session = None
         try:
             session = opened()
-            session.rows("SELECT 1 AS one")
+            answer = session.rows(SQL_HELD)[0]
+            self.keeps_parameters = answer["held"]
+            if not answer["held"]:
+                self._settle_behind_pooler(session, answer["pid"], login, parameters)
             return session
         except ConnectionLost as lost:
             if session is not None:
@@ -122,12 +136,33 @@ class Database:
         if "unsupported startup parameter" in text and self._startup_options:
             # A pooler that passes no options on (pgbouncer before 1.20): they are set after connecting instead.
             self._startup_options = False
-            session = self.connect(login, parameters)
-            session.execute(*(f"SET {name} = '{value}'" for name, value in {**PARAMETERS, **parameters}.items()))
-            return session
+            return self.connect(login, parameters)
         if self.reach.kind == "container":
             return self._connect_by_labels(text, login, parameters)
         raise connection_failure(text, self.where)
+
+    def _settle_behind_pooler(self, session, pid, login, parameters):
+        """Set what a pooler has dropped; raise Refused where the session is not ours alone.
+
+        A pooler in transaction mode would give the settings, and the lock, to other clients.
+        """
+        if login.user not in self._own_sessions and self._is_shared(session, pid, login):
+            session.abandon()
+            raise Refused(
+                "this connection goes through a pooler in transaction mode, which keeps neither a session's lock nor "
+                "its settings",
+                "give a direct connection to Postgres by --url or NSELF_DB_URL (not pgBouncer's port)",
+            )
+        self._own_sessions.add(login.user)
+        session.execute(*(f"SET {name} = '{value}'" for name, value in {**PARAMETERS, **parameters}.items()))
+
+    def _is_shared(self, session, pid, login):
+        """Whether a second connection is given our server process, or we another from one question to the next."""
+        ask = "SELECT pg_catalog.pg_backend_pid() AS pid"
+        with self._open(login, NO_PARAMETERS) as other:
+            others = other.rows(ask)[0]["pid"]
+            seen = [(session.rows(ask)[0]["pid"], other.rows(ask)[0]["pid"]) for _ in range(POOLER_ROUNDS)]
+        return pid == others or {*seen} != {(pid, others)}
 
     def _connect_by_labels(self, text, login, parameters):
         problem = docker_failure(text, self.reach)
@@ -153,16 +188,8 @@ class Database:
     def _open_libpq(self, login, variables):
         from nself_core.postgres.libpq import LibpqSession
 
-        conninfo, password = self.reach.connection(login)
-        parameters = {
-            "application_name": self.application,
-            "client_encoding": "UTF8",
-            "connect_timeout": CONNECT_SECONDS,
-        }
-        if password is not None:
-            parameters["password"] = password
-        if variables.get("PGOPTIONS"):
-            parameters["options"] = variables["PGOPTIONS"]
+        conninfo, parameters = self.reach.connection(variables, login)
+        parameters["connect_timeout"] = CONNECT_SECONDS
         try:
             return LibpqSession(conninfo, parameters, self.where, self.on_statement)
         except ImportError as error:
@@ -173,7 +200,7 @@ class Database:
 
         They are given at connection so that a file's RESET ALL returns to them.
         """
-        options = [os.environ.get("PGOPTIONS", "")] if self.reach.kind == "url" else []
+        options = [self._own_options()] if self.reach.kind == "url" else []
         if self._startup_options:
             options += [f"-c {name}={value}" for name, value in {**PARAMETERS, **parameters}.items()]
         return {
@@ -183,6 +210,11 @@ class Database:
             "PGOPTIONS": " ".join(option for option in options if option) or None,
             "LC_ALL": "C",
         }
+
+    def _own_options(self):
+        """The user's own options: the URL's count more than the environment's, as libpq has it."""
+        own = self.reach.options
+        return os.environ.get("PGOPTIONS", "") if own is None else own
 
     def terminate(self, pid):
         """End the server process `pid` of an own session that was left behind, from another session."""
@@ -201,6 +233,14 @@ class Database:
         self._session = self._begun = None
 
 
+# What docker's command says when no engine answers, before and since its version 28.
+NO_DOCKER = (
+    "cannot connect to the docker daemon",
+    "failed to connect to the docker api",
+    "permission denied while trying to connect",
+)
+
+
 def docker_failure(text, reach):
     """The failure that docker's own words mean; None when they are not docker's."""
     low = text.lower()
@@ -209,7 +249,7 @@ def docker_failure(text, reach):
         return Unreachable(f"there is no container {name}", "start the stack, or set PROJECT_NAME or NSELF_DB_CONTAINER")
     if "is not running" in low:
         return Unreachable(f"the container {name} is not running", f"start the stack, or: docker start {name}")
-    if "cannot connect to the docker daemon" in low or "permission denied while trying to connect" in low:
+    if any(words in low for words in NO_DOCKER):
         return Unreachable("Docker cannot be reached", "start Docker, or give a connection by --url or NSELF_DB_URL")
     if "executable file not found" in low:
         return Unreachable(f"the container {name} has no psql", "NSELF_DB_CONTAINER must name the Postgres container")

@@ -82,6 +82,8 @@ class LibpqSession:
 
     def query(self, text, before=(), copy_data=None):
         """Run one statement of a person, by the extended protocol, and return its Result; see PsqlSession.query."""
+        from psycopg.pq import ExecStatus
+
         quoting.dollar(text)  # raises for what is not Unicode
         if before:
             self._run(";\n".join(before), "query", OPENING)
@@ -91,17 +93,12 @@ class LibpqSession:
         copied = []
         result = self._run(text, "query", 0, copy_data, lambda sql: self._pg.send_query_params(sql, None), copied)
         if result.command_status.startswith(b"COPY"):
-            return self._copy_result(result, b"".join(copied).decode("utf-8", "replace"))
+            return _copy_result(result, copied, list(self._notices))
         columns = [_text(result.fname(n)) for n in range(result.nfields)]
         types = [TYPE_NAMES.get(result.ftype(n), "") for n in range(result.nfields)]
         rows = [[_text(result.get_value(r, n)) for n in range(result.nfields)] for r in range(result.ntuples)]
-        tag = "" if columns or rows else _text(result.command_status)
+        tag = "" if result.status == ExecStatus.TUPLES_OK else _text(result.command_status)
         return Result(columns, types, rows, tag, list(self._notices))
-
-    def _copy_result(self, result, text):
-        lines = text.split("\n")[: -1 if text.endswith("\n") else None] if text else []
-        columns = ["copy"] if lines else []
-        return Result(columns, [""] * len(columns), [[line] for line in lines], _text(result.command_status), list(self._notices))
 
     def _run(self, sql, label, index, copy_data=None, send=None, copied=None):
         """Send one query, feed or drain COPY, and return its last result.
@@ -121,7 +118,7 @@ class LibpqSession:
                 if result.status == ExecStatus.COPY_IN:
                     self._feed(copy_data)
                 elif result.status == ExecStatus.COPY_OUT:
-                    self._drain(copied)
+                    self._drain([] if copied is None else copied)
                 elif result.status == ExecStatus.FATAL_ERROR:
                     error = _report(result, sql)
                 else:
@@ -158,13 +155,13 @@ class LibpqSession:
         self._pg.put_copy_end()
 
     def _drain(self, copied):
-        """Read COPY's output to its end, into `copied` where it is wanted."""
+        """Read COPY's output to its end into `copied`, which is not empty afterwards."""
+        copied.append(b"")
         while True:
             size, data = self._pg.get_copy_data(0)
             if size <= 0:
                 return
-            if copied is not None:
-                copied.append(bytes(data))
+            copied.append(bytes(data))
 
     @property
     def backend_pid(self):
@@ -177,6 +174,14 @@ class LibpqSession:
         self._connection.close()
 
     abandon = close
+
+
+def _copy_result(result, copied, notices):
+    """The Result of a COPY; `copied` has the pieces of what it gave out, and none where it gave nothing out."""
+    if not copied:
+        return Result([], [], [], _text(result.command_status), notices)
+    lines = b"".join(copied).decode("utf-8", "replace").split("\n")
+    return Result(["copy"], [""], [[line] for line in lines[: len(lines) - (not lines[-1])]], "COPY", notices)
 
 
 def _with_variables(sql, variables):

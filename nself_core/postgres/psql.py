@@ -152,17 +152,14 @@ class PsqlSession:
     def _tag_of(self, run, unit, _):
         """The Result of a statement without columns: its tag, COPY's lines, or so many empty rows.
 
-        What psql prints of a COPY need not end its last line, so a line of ours does.
+        psql prints no tag behind the lines of COPY TO STDOUT. The last of them need not be whole, so a line of ours ends it.
         """
-        is_copy = unit.statements[0].text[:4].upper() == "COPY"
-        self.send(("" if is_copy else "\\unset QUIET\n") + run)
-        self.send(f"\\warn {self._mark} d\n\\echo\n\\echo :ROW_COUNT\n\\echo {self._mark} d\n")
+        self.send(f"\\unset QUIET\n{run}\\warn {self._mark} d\n\\echo\n\\echo :ROW_COUNT\n\\echo {self._mark} d\n")
         *lines, ended, count = self._lines_to_mark(unit, 0)
         notices = self._take_notices()
-        if is_copy:
+        if unit.statements[0].text[:4].upper() == "COPY" and not _is_copy_tag(lines):
             lines += [ended] if ended else []
-            columns = ["copy"] if lines else []
-            return Result(columns, [""] * len(columns), [[line] for line in lines], f"COPY {count}", notices)
+            return Result(["copy"], [""], [[line] for line in lines], "COPY", notices)
         tag = next(filter(None, reversed(lines)), "")
         return Result([], [], [] if tag else [[]] * int(count), tag, notices)
 
@@ -314,6 +311,10 @@ class PsqlSession:
 
 
 _Text = namedtuple("_Text", "text copy_data", defaults=(None,))
+
+
+def _is_copy_tag(lines):
+    return len(lines) == 1 and lines[0].startswith("COPY ") and lines[0][5:].isdigit()
 
 
 def _can_be_described(text):

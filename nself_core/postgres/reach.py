@@ -16,6 +16,11 @@ from nself_core.failures import Unreachable, UsageFailure
 # Questions that a dead client must not leave unanswered for long (seconds; libpq, "keepalives_idle").
 KEEPALIVES = "keepalives_idle=30&keepalives_interval=10&keepalives_count=3"
 
+# Parameters of a URL that are secrets (manual, "Parameter Key Words"). Only the password has a variable of its own.
+SECRET_PARAMETERS = ("password", "sslpassword", "oauth_client_secret")
+
+EXAMPLE_URL = "postgresql://user:password@host:5432/db"
+
 Login = namedtuple("Login", "user password", defaults=(None, None))
 Login.__doc__ = "Another role than the settings' own to log in as; None keeps the settings'."
 
@@ -63,30 +68,50 @@ class UrlReach:
 
     def __init__(self, url, driver, settings):
         self.driver = driver
-        self.url, self.password = _without_password(url)
+        self.url, self.secrets, self.options = _take_apart(url)
         self.where = _describe_url(self.url)
         self.settings = settings
+        unheard = next((name for name in self.secrets if name != "password"), None)
+        if unheard and driver == "psql":
+            raise UsageFailure(f"psql takes {unheard} on its command line only, where others can read it", "use --driver psycopg")
+
+    @property
+    def password(self):
+        """The password in the URL; None when it has none, and libpq looks in its own places."""
+        return self.secrets.get("password")
 
     def command(self, program, variables, login):
         """Arguments and environment to start client `program` (psql, pg_dump…) with libpq `variables`."""
         path = find_psql() if program == "psql" else program
         if not path:
             raise Unreachable("there is no psql on this host", "install a Postgres client, or use --driver psycopg")
-        env = processes.child_env({**variables, "PGPASSWORD": login.password or self.password})
-        return [path, *self._arguments(login)], env
+        password = self._password_of(login)
+        known = {} if password is None and not login.user else {"PGPASSWORD": password}
+        return [path, *self._arguments(variables, login)], processes.child_env({**variables, **known})
 
     def interactive(self, variables, login):
         """As `command`, for psql on the terminal."""
+        if not find_psql():
+            raise Unreachable("there is no psql on this host", "install a Postgres client, or use shell --command")
         return self.command("psql", variables, login)
 
-    def _arguments(self, login):
-        mark = "&" if "?" in self.url else "?"
-        user = f"&user={_encode(login.user)}" if login.user else ""
-        return ["-d", f"{_without_user(self.url) if login.user else self.url}{mark}{KEEPALIVES}{user}"]
+    def _password_of(self, login):
+        # The settings' own password is no business of another role's.
+        return login.password if login.user else self.password
 
-    def connection(self, login):
-        """libpq's connection string and the password, for psycopg."""
-        return self._arguments(login)[1], login.password or self.password
+    def _arguments(self, variables, login):
+        # What stands in a URL counts more than libpq's variables, and what stands last the most.
+        url, user = (_without_user(self.url), f"&user={_encode(login.user)}") if login.user else (self.url, "")
+        named = (("application_name", "PGAPPNAME"), ("client_encoding", "PGCLIENTENCODING"))
+        ours = "".join(f"&{name}={_encode(variables[variable])}" for name, variable in named)
+        return ["-d", f"{url}{'&' if '?' in url else '?'}{KEEPALIVES}{ours}{user}"]
+
+    def connection(self, variables, login):
+        """libpq's connection string and further parameters by name, for psycopg."""
+        secrets = {name: value for name, value in self.secrets.items() if name != "password"}
+        given = {"password": self._password_of(login), "options": variables["PGOPTIONS"]}
+        parameters = {**secrets, **{name: value for name, value in given.items() if value is not None}}
+        return self._arguments(variables, login)[1], parameters
 
 
 class ContainerReach:
@@ -166,37 +191,45 @@ class EmbeddedReach:
         return self.command("psql", variables, login)
 
 
-def _without_password(url):
-    """The URL without its password, and the password (None when it has none).
+def _take_apart(url):
+    """The URL without its secrets and `options`, the secrets by name, and the options (None when it has none).
 
-    libpq takes it in the authority part and as a query parameter (manual, "Connection URIs").
+    libpq takes a password in the authority part and as a query parameter (manual, "Connection URIs"). Raises
+    UsageFailure for what no server could be meant by: there, a part of a password might stand in a wrong place.
     """
     scheme, mark, rest = url.partition("://")
     if scheme not in ("postgres", "postgresql") or not mark:
-        raise UsageFailure("the database URL does not begin with postgresql://", "postgresql://user:password@host:5432/db")
-    authority, slash, tail = rest.partition("/")
-    if not slash and "?" in authority:
-        authority, question, tail = authority.partition("?")
-        slash = question
-    userinfo, at, hosts = authority.rpartition("@")
+        raise UsageFailure("the database URL does not begin with postgresql://", EXAMPLE_URL)
+    head = rest.partition("/")[0]
+    before_query = head.partition("?")[0]
+    userinfo, at, _ = (before_query if "@" in before_query else head).rpartition("@")
     user, colon, password = userinfo.partition(":")
-    path, question, query = (slash + tail).partition("?")
-    kept, from_query = [], None
+    place, question, query = rest[len(userinfo + at):].partition("?")
+    _check_places(user, place, query)
+    secrets = {"password": _decode(password)} if colon else {}
+    options, kept = None, []
     for pair in query.split("&") if question else ():
         name, _, value = pair.partition("=")
-        if name in ("password", "sslpassword"):
-            from_query = value if name == "password" else from_query
+        if _decode(name) in SECRET_PARAMETERS:
+            secrets[_decode(name)] = _decode(value)
+        elif _decode(name) == "options":
+            options = _decode(value)
         else:
             kept.append(pair)
-    clean = f"{scheme}://{user}{at}{hosts}{path}" + ("?" + "&".join(kept) if kept else "")
-    found = password if colon else from_query
-    return clean, None if found is None else _decode(found)
+    clean = f"{scheme}://{user}{at}{place}" + ("?" + "&".join(kept) if kept else "")
+    return clean, secrets, options
 
 
-def _without_user(url):
-    scheme, _, rest = url.partition("://")
-    head, slash, tail = rest.partition("/")
-    return f"{scheme}://{head.rpartition('@')[2]}{slash}{tail}"
+def _check_places(user, place, query):
+    hosts = place.partition("/")[0].split(",")
+    ports = [host.rpartition("]")[2].rpartition(":")[2] for host in hosts if ":" in host.rpartition("]")[2]]
+    pairs = [pair for pair in query.split("&") if pair]
+    numbers = all(port.isdigit() or not port for port in ports)
+    if "@" in place or {*"?="} & {*user} or not numbers or not all("=" in pair for pair in pairs):
+        raise UsageFailure(
+            "the database URL cannot be read: user, password, host, port and name do not stand in their places",
+            f"in a password, write / as %2F, @ as %40, ? as %3F, % as %25: {EXAMPLE_URL}",
+        )
 
 
 def _describe_url(url):

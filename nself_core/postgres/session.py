@@ -24,7 +24,7 @@ Result.__doc__ = """What one statement returned.
 
 `columns`, names; `types`, the server's type names ("" where unknown); `rows`, lists of texts and None; `tag`, the
 command's tag ("UPDATE 3"), empty for what returned rows; `notices`, ServerErrors the server sent along. COPY TO STDOUT
-has one column named copy, one row a line, and its tag.
+has one column named copy, one row a line, and the tag COPY.
 """
 
 OPENING, CLOSING = "opening", "closing"

@@ -15,6 +15,8 @@ from .watch import (
     WAIT,
     at_gate,
     closed_gate,
+    end_container_psql,
+    kill_with_children,
     log_gate,
     make_random,
     outcome_of,
@@ -149,17 +151,8 @@ def test_a_dead_client_is_noticed_in_every_file_of_the_run(new_project, name):
         if gate.info.server_version < 140000:
             pytest.skip("the server cannot notice it (client_connection_check_interval is of 14)")
         assert recorded(gate) == 1
-        kill_client(project, process)
+        kill_with_children(process)
+        end_container_psql(project.database.server)
+        outcome_of(process)
         wait_until(lambda: pid not in [row["pid"] for row in sessions(gate)], SECONDS, lambda: f"{pid} lives on")
     project.run("migrate", "up").ok()
-
-
-def kill_client(project, process):
-    """kill -9 of the program, and of the psql that the server talks to, wherever it runs."""
-    from .watch import kill_with_children
-
-    kill_with_children(process)
-    outcome_of(process)
-    if project.database.server.kind == "container":
-        project.database.server.cluster.run("sh", "-c", "for f in /proc/[0-9]*; do read -r name < $f/comm; "
-                                            "[ $name != psql ] || kill -9 ${f#/proc/}; done")  # fmt: skip
