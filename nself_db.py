@@ -222,7 +222,7 @@ def shell(ctx, args):
     from nself_core import shell as room
 
     if args.install_reader:
-        plan = room.plan_reader(ctx.database, ctx.settings)
+        plan = room.plan_reader(ctx.database, args.command, args.rw)
     elif args.command is not None:
         plan = room.plan_command(args.command, args.rw)
     else:
@@ -353,7 +353,7 @@ class Context:
         return {
             "reader": lambda steps: room.install_reader(self.database, steps[0]),
             "statement": lambda steps: room.run_statement(self.database, steps[0]),
-            "terminal": lambda steps: room.open_terminal(self.database, steps[0]),
+            "terminal": lambda steps: room.open_terminal(self.database, steps[0], self.console.warn),
         }
 
     def close(self):

@@ -6,12 +6,16 @@ session, so that a container costs one `docker exec`.
 
 from __future__ import annotations
 
+from nself_core.failures import LockHeld
 from nself_core.output import Report, Table, bytes_text
 from nself_core.sql.quoting import literal, qualified
 
 BATCHES = 5  # statements that count rows, so that progress can be told in between
+MOST_AT_ONCE = 1000  # tables in one statement: the server parses a UNION by recursion
 
-# Partitions are folded under their parent; what belongs to an extension is the extension's.
+# Partitions are folded under their parent; what belongs to an extension is the extension's. A column's own sequence
+# (serial, identity) is listed like any other, as psql's \d does. `obstacle` is why the rows cannot be counted: empty
+# where they can, NULL where there are none of its own (a foreign table's are another server's, which may be down).
 SQL_OBJECTS = """
 SELECT n.nspname AS schema, c.relname AS name,
        CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
@@ -20,7 +24,10 @@ SELECT n.nspname AS schema, c.relname AS name,
             WHEN c.relkind = 'p' THEN (SELECT sum(pg_catalog.pg_total_relation_size(t.relid))
                                        FROM pg_catalog.pg_partition_tree(c.oid) t)
             ELSE pg_catalog.pg_total_relation_size(c.oid) END AS size_bytes,
-       CASE WHEN c.relkind = 'S' THEN false ELSE pg_catalog.has_table_privilege(c.oid, 'SELECT') END AS readable
+       CASE WHEN c.relkind NOT IN ('r', 'p', 'm') THEN NULL
+            WHEN NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') OR NOT pg_catalog.has_table_privilege(c.oid, 'SELECT')
+            THEN 'no right to read'
+            WHEN NOT c.relispopulated THEN 'not populated yet' ELSE '' END AS obstacle
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND NOT c.relispartition
   AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema')
@@ -31,18 +38,44 @@ ORDER BY n.nspname, c.relname
 """
 
 
+SQL_LOCKED = """
+SELECT n.nspname || '.' || c.relname AS name, l.pid, a.application_name AS application
+FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE l.mode = 'AccessExclusiveLock' AND l.granted AND c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'pg_catalog'
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+ORDER BY name LIMIT 5
+"""
+
+
 def report(database, prefixes, start, counts, tell):
     """The Report of `list`.
 
     Arguments: `prefixes`, names must begin with one of them, None for every object of every schema; `start`, a further
     prefix or None; `counts`, whether to count rows; `tell(text)`, progress.
     """
-    objects = database.rows(sql_objects(prefixes, start))
-    rows = count_rows(database, objects, tell) if counts else {}
+    try:
+        objects = database.rows(sql_objects(prefixes, start))
+        rows = count_rows(database, objects, tell) if counts else {}
+    except LockHeld as failure:
+        failure.hint = _lock_hint(database.rows(SQL_LOCKED))
+        raise
     data = [_object_data(item, rows) for item in objects]
-    unread = [item["name"] for item in objects if counts and _countable(item["type"]) and not item["readable"]]
-    warnings = [f"not counted, no right to read: {', '.join(unread)}"] if unread else []
+    warnings = _not_counted(objects) if counts else []
     return Report({"objects": data}, [_table(data, counts)] if data else [], _summary(data, counts), warnings)
+
+
+def _not_counted(objects):
+    """A warning for each reason why objects that have rows were not counted."""
+    reasons = sorted({item["obstacle"] for item in objects if item["obstacle"]})
+    names = {reason: [f"{o['schema']}.{o['name']}" for o in objects if o["obstacle"] == reason] for reason in reasons}
+    return [f"not counted, {reason}: {', '.join(names[reason])}" for reason in reasons]
+
+
+def _lock_hint(locked):
+    """Who holds what; such a lock is a migration's or a VACUUM FULL's, so waiting helps."""
+    held = [f"{row['name']} by pid {row['pid']} ({row['application'] or 'no name'})" for row in locked]
+    return "wait for the other session" + (f", which holds {', '.join(held)}" if held else "")
 
 
 def sql_objects(prefixes, start):
@@ -63,8 +96,8 @@ def _begins(prefix):
 
 def count_rows(database, objects, tell):
     """The exact number of rows by (schema, name) of every table that may be read, counted in a few statements."""
-    readable = [item for item in objects if _countable(item["type"]) and item["readable"]]
-    size = max(1, -(-len(readable) // BATCHES))
+    readable = [item for item in objects if item["obstacle"] == ""]
+    size = min(MOST_AT_ONCE, max(1, -(-len(readable) // BATCHES)))
     counted = {}
     for at in range(0, len(readable), size):
         tell(f"counting rows: {at} of {len(readable)} tables")
@@ -80,10 +113,6 @@ def sql_counts(objects):
         f"FROM {qualified(item['schema'], item['name'])}"
         for item in objects
     )
-
-
-def _countable(kind):
-    return kind not in ("view", "sequence")
 
 
 def _object_data(item, rows):

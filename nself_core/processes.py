@@ -90,6 +90,8 @@ def kill(child):
 def replace(argv, env):
     """Run `argv` on our own terminal streams and return its exit code: an interactive program such as psql.
 
+    One that a signal ended counts as 128 and the signal's number, as in a shell.
+
     Ctrl-C belongs to the child while it runs, as it would without us.
     """
     import signal
@@ -97,7 +99,8 @@ def replace(argv, env):
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return subprocess.call(argv, env=env, preexec_fn=_default_interrupt)
+        code = subprocess.call(argv, env=env, preexec_fn=_default_interrupt)
+        return code if code >= 0 else 128 - code
     except FileNotFoundError:
         raise Unreachable(f"the program {argv[0]} was not found", f"install {argv[0]}, or put it on PATH") from None
     finally:

@@ -13,12 +13,14 @@ from nself_core import processes
 from nself_core.failures import CredentialsRefused, Failure, FileFailure, Refused, SqlFailure, UsageFailure
 from nself_core.output import Report, display_width, visible
 from nself_core.plan import Plan, Step
+from nself_core.postgres.database import NO_PARAMETERS
 from nself_core.postgres.reach import Login
 from nself_core.sql import statements as sql_statements
 from nself_core.sql.lexer import split
 from nself_core.sql.quoting import identifier, literal
 
 READER = "nself_reader"
+READER_PASSWORD = "NSELF_DB_READER_PASSWORD"
 READ_ONLY = {"default_transaction_read_only": "on"}
 NUMERIC = ("smallint", "integer", "bigint", "oid", "real", "double precision", "numeric")
 TO_THE_RIGHT = (*NUMERIC, "xid", "xid8", "cid", "money")  # as psql has it (print.c, column_type_alignment)
@@ -29,6 +31,11 @@ NO_READER = (
     "make a reader role with: nself-db shell --install-reader"
 )
 
+SQL_READER_FACTS = """
+SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = :reader) AS there,
+       (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER) AS superuser,
+       pg_catalog.current_setting('server_version_num')::int AS version, pg_catalog.current_database() AS database
+"""
 SQL_IS_SUPERUSER = "SELECT rolsuper AS superuser FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER"
 
 
@@ -95,39 +102,53 @@ def _notice(report):
 
 
 def _query(database, session, statement, before):
+    """The Result of the statement, after which the session is over; an interrupted one is ended in the server, too."""
     from nself_core.postgres.errors import connection_failure, failure_of
     from nself_core.postgres.session import ConnectionLost, StatementFailed
 
+    pid = None
     try:
-        with session:
-            pid = session.rows("SELECT pg_catalog.pg_backend_pid() AS pid")[0]["pid"]
-            return session.query(statement.text, before, statement.copy_data)
+        pid = session.rows("SELECT pg_catalog.pg_backend_pid() AS pid")[0]["pid"]
+        return session.query(statement.text, before, statement.copy_data)
     except StatementFailed as failed:
         raise failure_of(failed.error, database.where, statement.text) from None
     except ConnectionLost as lost:
         raise connection_failure(lost.text, database.where) from None
+    except KeyboardInterrupt:
+        session.abandon()
+        _end_in_server(database, pid)
+        raise
+    finally:
+        session.close()
+
+
+def _end_in_server(database, pid):
+    try:
+        if pid:
+            database.terminate(pid)
+    except Failure:
+        return  # the interrupt is what is told
 
 
 def _read_only_session(database, statement):
     """A session that may only read, the Login of the reader role where there is one, and warnings."""
-    login = find_reader(database)
+    login, session = find_reader(database)
     if login is None:
         _check_reads(sql_statements.read_only_refusal(statement))
-    session = database.connect(login or Login(), READ_ONLY)
+        session = database.connect(Login(), READ_ONLY)
     superuser = not login and session.rows(SQL_IS_SUPERUSER)[0]["superuser"]
     return session, login, [NO_READER] if superuser else []
 
 
 def find_reader(database):
-    """The Login of the reader role; None where there is none or its password is not known here."""
+    """The Login of the reader role and a session of it; two None where there is none or its password is not known."""
     login = Login(READER, _reader_password(database.settings))
     if database.reach.kind == "url" and login.password is None:
-        return None
+        return None, None
     try:
-        database.connect(login, READ_ONLY).close()
-        return login
+        return login, database.connect(login, READ_ONLY)
     except CredentialsRefused:
-        return None
+        return None, None
 
 
 def _password_file(settings):
@@ -136,7 +157,7 @@ def _password_file(settings):
 
 def _reader_password(settings):
     """The reader's password: a setting, or the file that install_reader wrote."""
-    given = settings.get("NSELF_DB_READER_PASSWORD")
+    given = settings.get(READER_PASSWORD)
     if given:
         return given
     try:
@@ -154,16 +175,27 @@ def plan_terminal(writes, as_json):
     return Plan([Step("terminal", f"open psql ({mode})", None, mode)])
 
 
-def open_terminal(database, step):
-    """Run psql on the terminal until the user leaves it; the Report has psql's exit code."""
+def open_terminal(database, step, warn):
+    """Run psql on the terminal until the user leaves it; the Report has psql's exit code.
+
+    Arguments: `warn(text)`, which is called before psql starts. Raises Refused where a pooler stands between, which
+    would leave the session read-write.
+    """
     writes = step.mode == "read-write"
-    login = None if writes else find_reader(database)
-    database.connect(login or Login()).close()
-    variables = database.variables({} if writes else READ_ONLY)
+    login, session = (None, None) if writes else find_reader(database)
+    session = session or database.connect(Login(), NO_PARAMETERS if writes else READ_ONLY)
+    with session:
+        superuser = not writes and not login and session.rows(SQL_IS_SUPERUSER)[0]["superuser"]
+    if not (writes or login or database.keeps_parameters):
+        raise Refused(
+            "this connection goes through a pooler that drops settings, so the shell would not be read-only",
+            "give a direct connection to Postgres, make a reader role (--install-reader), or use --command",
+        )
+    if superuser:
+        warn(NO_READER)
+    variables = database.variables(NO_PARAMETERS if writes else READ_ONLY)
     argv, env = database.reach.interactive(variables, login or Login())
-    warnings = [] if writes or login else [NO_READER]
-    code = processes.replace([*argv, "-X", *prompt_arguments(database.settings, step.mode)], env)
-    return Report({}, (), "", warnings, code)
+    return Report({}, exit_code=processes.replace([*argv, "-X", *prompt_arguments(database.settings, step.mode)], env))
 
 
 def prompt_arguments(settings, mode):
@@ -175,14 +207,15 @@ def prompt_arguments(settings, mode):
     return ["-v", f"PROMPT1={prompt}", "-v", f"PROMPT2={prompt}"]
 
 
-def plan_reader(database, settings):
-    """The Plan that makes the reader role: it may log in and read everything, and nothing else."""
-    facts = database.rows(
-        "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = :reader) AS there, "
-        "pg_catalog.current_setting('server_version_num')::int AS version, pg_catalog.current_database() AS database",
-        reader=READER,
-    )[0]
-    texts = sql_reader(facts["there"], facts["version"], facts["database"], _schemas(database))
+def plan_reader(database, command, writes):
+    """The Plan that makes the reader role: it may log in and read everything, and nothing else.
+
+    Raises UsageFailure where the command line also asks for something to run (`command`) or to write (`writes`).
+    """
+    if command is not None or writes:
+        raise UsageFailure("--install-reader makes a role, and runs nothing else", "give it alone")
+    facts = database.rows(SQL_READER_FACTS, reader=READER)[0]
+    texts = sql_reader(facts, _schemas(database))
     loses = (f"login role {READER} is made; it may read every table of database {facts['database']}",)
     step = Step("reader", f"make the login role {READER}", ";\n".join(texts) + ";", "transaction", True, texts)
     return Plan([step], loses=loses, asks_everywhere=True)
@@ -196,51 +229,80 @@ def _schemas(database):
     return [row["name"] for row in rows]
 
 
-def sql_reader(there, version, database, schemas):
+def sql_reader(facts, schemas):
     """The statements that make the reader role.
 
-    Arguments: `there`, whether it exists; `version`, the server's as a number; `schemas`, names for a server before 14,
-    which has no pg_read_all_data (manual, "Predefined Roles").
+    Arguments: `facts`, the row of SQL_READER_FACTS; `schemas`, names for a server before 14, which has no
+    pg_read_all_data (manual, "Predefined Roles"). Policies would hide rows from the reader, so a superuser lets it
+    read past them.
     """
     role = identifier(READER)
-    verb = "ALTER" if there else "CREATE"
-    texts = [f"{verb} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION",
+    attributes = "LOGIN"
+    if facts["superuser"]:
+        attributes += " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS"
+    texts = [f"{'ALTER' if facts['there'] else 'CREATE'} ROLE {role} {attributes}",
              f"ALTER ROLE {role} SET default_transaction_read_only = on",
-             f"GRANT CONNECT ON DATABASE {identifier(database)} TO {role}"]
-    if version >= 140000:
+             f"GRANT CONNECT ON DATABASE {identifier(facts['database'])} TO {role}"]
+    if facts["version"] >= 140000:
         return [*texts, f"GRANT pg_read_all_data TO {role}"]
     for schema in map(identifier, schemas):
         texts += [f"GRANT USAGE ON SCHEMA {schema} TO {role}",
                   f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
-                  f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA {schema} TO {role}",
-                  f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO {role}"]
-    return texts
+                  f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA {schema} TO {role}"]
+    return [*texts, *(f"ALTER DEFAULT PRIVILEGES GRANT {right} TO {role}"
+                      for right in ("USAGE ON SCHEMAS", "SELECT ON TABLES", "SELECT ON SEQUENCES"))]
 
 
 def install_reader(database, step):
     """Make the reader role; where a password is needed to log in, make one and keep it in a file of ours (0600)."""
     texts = [*step.work]
-    if database.reach.kind == "url":
-        password = _reader_password(database.settings) or os.urandom(24).hex()
-        texts.append(f"ALTER ROLE {identifier(READER)} PASSWORD {literal(password)}")
-        write_password(_password_file(database.settings), password)
+    settings = database.settings
+    password = _reader_password(settings)
+    if database.reach.kind == "url" and not password:
+        password = os.urandom(24).hex()
+        write_password(_password_file(settings), password)
+    if password:
+        texts.append(f"ALTER ROLE {identifier(READER)} PASSWORD {literal(scram_verifier(password, os.urandom(16)))}")
     database.execute("BEGIN", *texts, "COMMIT")
     return Report({"reader": READER}, (), f"login role {READER} is ready; read-only shells use it from now on")
 
 
+def scram_verifier(password, salt):
+    """What the server keeps of a password, made here so that its log never has the password (RFC 5803, RFC 5802)."""
+    import hashlib
+    import hmac
+    import unicodedata
+    from base64 import b64encode
+
+    rounds = 4096
+    salted = hashlib.pbkdf2_hmac("sha256", unicodedata.normalize("NFKC", password).encode(), salt, rounds)
+    client_key, server_key = (hmac.digest(salted, word, "sha256") for word in (b"Client Key", b"Server Key"))
+    stored = hashlib.sha256(client_key).digest()
+    parts = [b64encode(data).decode() for data in (salt, stored, server_key)]
+    return f"SCRAM-SHA-256${rounds}:{parts[0]}${parts[1]}:{parts[2]}"
+
+
 def write_password(path, password):
-    """Write the reader's password, readable for us alone, whole or not at all."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Write the reader's password, readable for us alone, whole or not at all, and never part of a commit."""
+    folder = os.path.dirname(path)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(password + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        _write_whole(path, password + "\n")
+        ignore = os.path.join(folder, ".gitignore")
+        if not os.path.exists(ignore):
+            _write_whole(ignore, "reader-*\n")
     except OSError as error:
         raise Failure(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _write_whole(path, text):
+    temporary = f"{path}.{os.getpid()}"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def _json_row(row, types):
@@ -257,15 +319,22 @@ def json_value(text, kind):
     if kind == "boolean":
         return text == "t"
     if kind in ("json", "jsonb"):
-        import json
-
-        return json.loads(text)
+        return _json_exactly(text)
     if kind.partition("(")[0] not in NUMERIC:
         return text
     try:
         return int(text)
     except ValueError:
         return _exact_float(text)
+
+
+def _json_exactly(text):
+    import json
+
+    try:
+        return json.loads(text, parse_float=_exact_float)
+    except (RecursionError, ValueError):
+        return text  # deeper, or a number longer, than Python reads
 
 
 def _exact_float(text):

@@ -148,7 +148,7 @@ def test_a_file_that_up_would_refuse_can_be_recorded(plain_grown, content, said)
         "DROP TABLE IF EXISTS public.x, T CASCADE;",
         "DROP TABLE public.t;",
         "ALTER TABLE t RENAME TO a;",
-        "ALTER TABLE IF EXISTS ONLY public.t RENAME TO \"a\";",
+        'ALTER TABLE IF EXISTS ONLY public.t RENAME TO "a";',
         "ALTER TABLE t SET SCHEMA app; ALTER TABLE app.t RENAME TO b;",
     ],
 )
@@ -188,7 +188,10 @@ def test_the_tables_of_a_dropped_schema_need_not_be_there(plain_grown):
 
 
 def test_temporary_tables_and_self_tests_do_not_count(plain_grown):
-    plain_grown.migration("3_temp", "CREATE TEMP TABLE t3 ();\nCREATE TEMPORARY TABLE t4 ();\nDO $$ BEGIN NULL; /* CREATE TABLE t5 (); */ END $$;")
+    plain_grown.migration(
+        "3_temp",
+        "CREATE TEMP TABLE t3 ();\nCREATE TEMPORARY TABLE t4 ();\nDO $$ BEGIN NULL; /* CREATE TABLE t5 (); */ END $$;",
+    )
     plain_grown.migration("4_test", "BEGIN;\nCREATE TABLE t6 ();\nROLLBACK;\n")
     plain_grown.run("migrate", "baseline", "4").ok()
 
@@ -261,7 +264,9 @@ def test_hasuras_own_table_and_state_are_not_altered(plain_grown):
     plain_grown.run("migrate", "down")
     plain_grown.run("migrate", "up", "--count", "1")
     assert values(plain_grown, "SELECT cli_state, console_state FROM hdb_catalog.hdb_version") == before
-    columns = "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attnum > 0 AND attrelid = %s::regclass"
+    columns = (
+        "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attnum > 0 AND attrelid = %s::regclass"
+    )
     assert values(plain_grown, columns, ("hdb_catalog.schema_migrations",)) == [
         ("version", "bigint"),
         ("dirty", "boolean"),

@@ -225,7 +225,7 @@ def test_a_version_whose_files_are_gone_is_refused(plain_three):
         ("BEGIN;\nDROP TABLE c;\nROLLBACK;\n", "ends in ROLLBACK"),
         ("DROP TABLE c;\n\\echo gone\n", "c.down.sql:2:1"),
         ("DROP TABLE c;\nCOMMIT;\nSELECT 1;", "c.down.sql:2:1"),
-        ("DROP TABLE \"c;", "c.down.sql:1:12"),
+        ('DROP TABLE "c;', "c.down.sql:1:12"),
         ("-- migrate:up\nCREATE TABLE x ();\n-- migrate:down\nDROP TABLE c;\n", "c.down.sql:1:1"),
     ],
 )
@@ -271,7 +271,9 @@ def test_each_file_runs_in_the_mode_it_needs(project):
     assert versions(project) == []
 
 
-HALF = "INSERT INTO tally VALUES (1);\nDROP INDEX CONCURRENTLY t_b;\nDROP TABLE nowhere;\nDROP INDEX CONCURRENTLY t_a;\n"
+HALF = (
+    "INSERT INTO tally VALUES (1);\nDROP INDEX CONCURRENTLY t_b;\nDROP TABLE nowhere;\nDROP INDEX CONCURRENTLY t_a;\n"
+)
 
 
 def test_a_half_rolled_back_file_is_dirty_and_goes_on_where_it_stopped(project):
@@ -424,7 +426,9 @@ LONG = "x" * 62 + "Y"
 def test_nasty_names_of_files_tables_and_database(nasty_database, make_project):
     project = make_project(nasty_database)
     quoted = f'"{LONG}", "o\'Hara ""x"" $$ %I ü"'
-    project.migration(NASTY, f'CREATE TABLE "{LONG}" (); CREATE TABLE "o\'Hara ""x"" $$ %I ü" ();', f"DROP TABLE {quoted};")
+    project.migration(
+        NASTY, f'CREATE TABLE "{LONG}" (); CREATE TABLE "o\'Hara ""x"" $$ %I ü" ();', f"DROP TABLE {quoted};"
+    )
     applied_data = project.run("migrate", "up", "--json").ok().json()["data"]["applied"]
     assert applied_data[0]["name"] == NASTY[2:]
     assert record(project, 9)["file"] == f"migrations/{NASTY}.sql"

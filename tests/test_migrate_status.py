@@ -200,7 +200,9 @@ def test_versions_that_both_know_are_not_told(plain_project):
     assert plain_project.run("migrate", "status", "--json").ok().json()["warnings"] == []
 
 
-@pytest.mark.parametrize("state", ["{}", '{"migrations": {}}', '{"migrations": {"other": {"5": false}}}', '{"settings": {}}'])
+@pytest.mark.parametrize(
+    "state", ["{}", '{"migrations": {}}', '{"migrations": {"other": {"5": false}}}', '{"settings": {}}']
+)
 def test_a_state_without_versions_of_our_source_says_nothing(plain_project, state):
     make_cli_state(plain_project, {})
     plain_project.database.admin("UPDATE hdb_catalog.hdb_version SET cli_state = %s", (state,))
@@ -339,7 +341,7 @@ def test_what_the_hint_grants_is_enough(plain_project, reader):
     plain_project.run("migrate", "up").ok()
     make_cli_state(plain_project, {"2": False})
     hint = plain_project.run("migrate", "status", "--json", *reader).json()["error"]["hint"]
-    plain_project.database.admin(hint[hint.index("GRANT"):])
+    plain_project.database.admin(hint[hint.index("GRANT") :])
     assert states(plain_project, *reader) == {"1": "applied"}
 
 

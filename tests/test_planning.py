@@ -120,7 +120,13 @@ def test_up_chooses_what_is_not_applied_ascending():
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [({"count": 2}, [2, 3]), ({"to": 3}, [2, 3]), ({"count": 1, "to": 3}, [2]), ({"to": 1}, []), ({"count": 9}, [2, 3, 4])],
+    [
+        ({"count": 2}, [2, 3]),
+        ({"to": 3}, [2, 3]),
+        ({"count": 1, "to": 3}, [2]),
+        ({"to": 1}, []),
+        ({"count": 9}, [2, 3, 4]),
+    ],
 )
 def test_up_takes_no_more_than_count_and_to_say(options, expected):
     assert versions(choose_up(entries([1, 2, 3, 4], [1]), **options)[0]) == expected
@@ -222,7 +228,11 @@ def test_down_of_nothing_is_nothing():
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"to": 9}, "no migration has version 9"), ({"to": 2}, "version 2 is not applied"), ({"to": 1, "count": 1}, "either")],
+    [
+        ({"to": 9}, "no migration has version 9"),
+        ({"to": 2}, "version 2 is not applied"),
+        ({"to": 1, "count": 1}, "either"),
+    ],
 )
 def test_down_refuses_a_target_it_cannot_reach(options, said):
     with pytest.raises(UsageFailure, match=said):
@@ -286,7 +296,9 @@ def script(text):
 THREE = "-- nself:no-transaction\nSELECT 1; SELECT 2; SELECT 3;"
 
 
-@pytest.mark.parametrize("record", [half(1), half(1, started=2), half(1, statements_done=0), half(1, statements_done=3)])
+@pytest.mark.parametrize(
+    "record", [half(1), half(1, started=2), half(1, statements_done=0), half(1, statements_done=3)]
+)
 def test_a_file_that_still_runs_outside_a_transaction_goes_on(record):
     check_resumed(Entry(1, DIRTY, migration(1), record), script(THREE))
 

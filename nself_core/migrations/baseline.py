@@ -18,9 +18,9 @@ WHERE pg_catalog.to_regclass(wanted.name) IS NULL ORDER BY wanted.name
 def plan_baseline(database, found, version, from_hasura, force):
     """The Plan that records every migration up to `version`, or every one that Hasura's CLI has applied.
 
-    Arguments: `found`, a Survey; `version`, the last to record, or None with `from_hasura`; `force`, do not look whether
-    the tables that the files create are there. Raises UsageFailure unless exactly one way was said, CheckFailed when a
-    table is absent.
+    Arguments: `found`, a Survey; `version`, the last to record, or None with `from_hasura`; `force`, do not look
+    whether the tables that the files create are there. Raises UsageFailure unless exactly one way was said, CheckFailed
+    when a table is absent.
     """
     if (version is None) != bool(from_hasura):
         raise UsageFailure("say either up to which VERSION, or --from-hasura")
@@ -124,7 +124,10 @@ def _step(recording):
 
 
 def _bare_step(number):
-    text = f"INSERT INTO hdb_catalog.schema_migrations (version, dirty) VALUES ({int(number)}, false) ON CONFLICT DO NOTHING"
+    text = (
+        f"INSERT INTO hdb_catalog.schema_migrations (version, dirty) VALUES ({int(number)}, false) "
+        "ON CONFLICT DO NOTHING"
+    )
     return _record_step(f"version {number}, which has no file", (text,))
 
 

@@ -26,7 +26,8 @@ TABLES = {
 SQL_FACTS = """
 WITH found AS (
     SELECT n.nspname || '.' || c.relname AS place,
-           pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable
+           pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+           AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname IN ('hdb_catalog', 'nself_db')
       AND c.relname IN ('schema_migrations', 'migrations', 'hdb_metadata', 'hdb_version')
@@ -195,7 +196,8 @@ def sql_applied(migration, mode, statements, checksum_sql):
         f"statements_done) VALUES ({values}) ON CONFLICT (version) DO UPDATE SET name = excluded.name, "
         "file = excluded.file, checksum = excluded.checksum, mode = excluded.mode, direction = 'up', "
         "applied_at = pg_catalog.clock_timestamp(), applied_by = CURRENT_USER, duration_ms = excluded.duration_ms, "
-        "statements = excluded.statements, statements_done = excluded.statements_done, prefix_hash = NULL, started = NULL",
+        "statements = excluded.statements, statements_done = excluded.statements_done, prefix_hash = NULL, "
+        "started = NULL",
     )
 
 

@@ -31,5 +31,6 @@ def perform(settings):
         return Report({"metadata": "not_reloaded"}, (), "", [warning])
     if not answer.get("is_consistent", True):
         objects = [f"{item.get('type')}: {item.get('reason')}" for item in answer.get("inconsistent_objects") or ()]
-        return Report({"metadata": "inconsistent"}, (), "metadata reloaded", [f"Hasura: {text}" for text in objects])
+        warnings = [f"Hasura: {text}" for text in objects or ["its metadata is inconsistent"]]
+        return Report({"metadata": "inconsistent"}, (), "metadata reloaded", warnings)
     return Report({"metadata": "reloaded"}, (), "metadata reloaded")

@@ -79,8 +79,8 @@ def summary(counts):
 def compare(settings, database, other, exit_code):
     """The Report of a named environment beside the active one.
 
-    Arguments: `other`, the active environment's (settings, Database). Where it cannot be reached the comparison is left out
-    with a warning.
+    Arguments: `other`, the active environment's (settings, Database). Where it cannot be reached or read, the
+    comparison is left out with a warning.
     """
     found, warnings = read_state(settings, database)
     rows = [entry_data(entry) for entry in found.entries]

@@ -87,21 +87,27 @@ def _position(position, statement):
         core, cut = core[3:], 3
     if core.endswith("..."):
         core = core[:-3]
-    start = whole.find(core)
+    # An extract that is cut before but not behind is the line's end.
+    start = whole.rfind(core) if cut and extract.endswith(core) else whole.find(core)
     return line, (max(start, 0) + before - cut + 1)
 
 
 def _take_columns(text, width):
-    """How many characters of `text` fill `width` terminal columns: psql counts a wide character as two."""
+    """How many characters of `text` fill `width` columns as libpq counts them: wide ones two, all others one."""
     import unicodedata
 
     used = 0
     for count, character in enumerate(text):
         if used >= width:
             return count
-        if not unicodedata.combining(character):
-            used += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        used += max(1, _columns_of(character, unicodedata))
     return len(text)
+
+
+def _columns_of(character, unicodedata):
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def failure_of(error, where, statement=None, file=None, first_line=1, first_column=1, kind=SqlFailure):
@@ -166,11 +172,7 @@ def _blank(text):
     """As many columns of white space as `text` fills; tabs stay tabs."""
     import unicodedata
 
-    return "".join(
-        "\t" if c == "\t" else "" if unicodedata.combining(c)
-        else "  " if unicodedata.east_asian_width(c) in "WF" else " "
-        for c in text
-    )
+    return "".join("\t" if character == "\t" else " " * _columns_of(character, unicodedata) for character in text)
 
 
 def _hint(error, statement):
@@ -197,6 +199,9 @@ def _beside(statement, error):
     return line[start:end + 1]
 
 
+REFUSED_LOGIN = ("authentication failed", "no password supplied", "pg_hba.conf", "permission denied for database")
+
+
 def connection_failure(text, where):
     """The failure that psql's or libpq's words about a lost or refused connection mean."""
     lines = [line.strip() for line in text.split("\n")]
@@ -205,8 +210,8 @@ def connection_failure(text, where):
     for prefix in ("psql: error: ", "psql: "):
         message = message[len(prefix):] if message.startswith(prefix) else message
     low = message.lower()
-    if any(words in low for words in ("password authentication failed", "no password supplied", "pg_hba.conf",
-                                      "authentication failed", "role \"")):
+    unknown_role = 'role "' in low and ("does not exist" in low or "not permitted to log in" in low)
+    if unknown_role or any(words in low for words in REFUSED_LOGIN):
         return CredentialsRefused(f"{where} refused the login: {message}", "check the user and the password in the env files")
     if "does not exist" in low and "database" in low:
         return Unreachable(f"{where}: {message}", "create the database, or set POSTGRES_DB to the one that is meant")

@@ -134,7 +134,7 @@ class LibpqSession:
         """End the session with its failed statement, as psql's would."""
         notices = list(self._notices)
         self.close()
-        if not error.sqlstate or error.sqlstate.startswith("57P0"):
+        if not error.sqlstate or error.sqlstate.startswith("57P0") or error.severity in ("FATAL", "PANIC"):
             raise ConnectionLost(label, index, error.message)
         raise StatementFailed(label, index, error, notices)
 
@@ -211,5 +211,5 @@ def _report(result, sql=""):
         field(Field.SQLSTATE) or "",
         field(Field.MESSAGE_PRIMARY) or _text(result.error_message) or "",
         field(Field.MESSAGE_DETAIL), field(Field.MESSAGE_HINT), field(Field.CONTEXT), line, column,
-        field(Field.SEVERITY) or "ERROR", field(Field.INTERNAL_QUERY),
+        field(Field.SEVERITY_NONLOCALIZED) or "ERROR", field(Field.INTERNAL_QUERY),
     )

@@ -134,10 +134,9 @@ class PsqlSession:
         if self.on_statement:
             self.on_statement(text)
         self.send(f"\\pset null {self._mark}_null\n\\pset format csv\n\\o\n")
-        self.send(f"{_for_buffer(text)}\n\\gdesc\n" if _can_be_described(text) else "")
-        self.send(f"\\echo {self._mark} d\n")
+        self.send(f"{_for_buffer(text)}\n\\gdesc\n\\echo {self._mark} d\n")
         told = self._lines_to_mark(unit, 0)
-        described = _csv_rows(told, 2) if told not in ([], [NO_COLUMNS]) else []
+        described = _csv_rows(told, 2) if told != [NO_COLUMNS] else []
         answer = self._rows_of if described else self._tag_of
         return answer(run, unit, described)
 
@@ -154,14 +153,16 @@ class PsqlSession:
 
         psql prints no tag behind the lines of COPY TO STDOUT. The last of them need not be whole, so a line of ours ends it.
         """
-        self.send(f"\\unset QUIET\n{run}\\warn {self._mark} d\n\\echo\n\\echo :ROW_COUNT\n\\echo {self._mark} d\n")
-        *lines, ended, count = self._lines_to_mark(unit, 0)
+        self.send(f"\\pset format aligned\n\\pset tuples_only off\n\\unset QUIET\n{run}")
+        self.send(f"\\warn {self._mark} d\n\\echo\n\\echo {self._mark} d\n")
+        *lines, ended = self._lines_to_mark(unit, 0)
         notices = self._take_notices()
         if unit.statements[0].text[:4].upper() == "COPY" and not _is_copy_tag(lines):
             lines += [ended] if ended else []
             return Result(["copy"], [""], [[line] for line in lines], "COPY", notices)
-        tag = next(filter(None, reversed(lines)), "")
-        return Result([], [], [] if tag else [[]] * int(count), tag, notices)
+        if lines[:1] == ["--"]:  # a table without columns: its rule and `(3 rows)`
+            return Result([], [], [[]] * int(lines[1][1:].split()[0]), "", notices)
+        return Result([], [], [], lines[-1], notices)
 
     def execute(self, *texts):
         """Run SQL texts of ours as one query, for their effect. Raises StatementFailed or ConnectionLost."""
@@ -317,24 +318,19 @@ def _is_copy_tag(lines):
     return len(lines) == 1 and lines[0].startswith("COPY ") and lines[0][5:].isdigit()
 
 
-def _can_be_described(text):
-    """Whether psql's buffer takes the text whole: an older psql ends it at a `;` inside BEGIN ATOMIC."""
-    return not text[:6].upper() == "CREATE"
-
-
 def _for_buffer(text):
-    """`text` for psql's buffer, where a colon outside quotes would begin one of psql's own variables.
+    """`text` for psql's buffer, where outside quotes a semicolon would run what stands before it, and a colon begin a variable.
 
-    psql takes `\\:` for a colon that stands for itself (manual, psql, "SQL Interpolation").
+    With a backslash before them they stand for themselves (manual, psql, "SQL Interpolation" and `\\;`).
     """
     from nself_core.sql.lexer import tokens
 
-    if ":" not in text:
+    if ":" not in text and ";" not in text:
         return text
     pieces, done = [], 0
     for token in tokens(text):
-        if token.kind == "op" and ":" in token.text:
-            pieces += [text[done:token.offset], token.text.replace(":", "\\:")]
+        if token.kind == "op" and (":" in token.text or token.text == ";"):
+            pieces += [text[done:token.offset], token.text.replace(":", "\\:").replace(";", "\\;")]
             done = token.offset + len(token.text)
     return "".join([*pieces, text[done:]])
 

@@ -20,6 +20,8 @@ KEEPALIVES = "keepalives_idle=30&keepalives_interval=10&keepalives_count=3"
 SECRET_PARAMETERS = ("password", "sslpassword", "oauth_client_secret")
 
 EXAMPLE_URL = "postgresql://user:password@host:5432/db"
+# What stands in a URL counts more than libpq's variables of the same meaning.
+URL_WORDS = (("application_name", "PGAPPNAME"), ("client_encoding", "PGCLIENTENCODING"))
 
 Login = namedtuple("Login", "user password", defaults=(None, None))
 Login.__doc__ = "Another role than the settings' own to log in as; None keeps the settings'."
@@ -93,17 +95,16 @@ class UrlReach:
         """As `command`, for psql on the terminal."""
         if not find_psql():
             raise Unreachable("there is no psql on this host", "install a Postgres client, or use shell --command")
-        return self.command("psql", variables, login)
+        return self.command("psql", _own_locale(variables), login)
 
     def _password_of(self, login):
         # The settings' own password is no business of another role's.
         return login.password if login.user else self.password
 
     def _arguments(self, variables, login):
-        # What stands in a URL counts more than libpq's variables, and what stands last the most.
+        # What stands last counts the most.
         url, user = (_without_user(self.url), f"&user={_encode(login.user)}") if login.user else (self.url, "")
-        named = (("application_name", "PGAPPNAME"), ("client_encoding", "PGCLIENTENCODING"))
-        ours = "".join(f"&{name}={_encode(variables[variable])}" for name, variable in named)
+        ours = "".join(f"&{name}={_encode(variables[variable])}" for name, variable in URL_WORDS)
         return ["-d", f"{url}{'&' if '?' in url else '?'}{KEEPALIVES}{ours}{user}"]
 
     def connection(self, variables, login):
@@ -138,14 +139,16 @@ class ContainerReach:
     def interactive(self, variables, login):
         """As `command`, for psql on the terminal."""
         terminal = sys.stdin is not None and sys.stdin.isatty()
-        variables = {**variables, "TERM": os.environ.get("TERM", "dumb")}
+        # A container has no locale of its own, and psql's line editing needs one to take ä for one character.
+        variables = {**variables, "TERM": os.environ.get("TERM", "dumb"), "LC_ALL": "C.UTF-8"}
         return self._command(["-it" if terminal else "-i"], "psql", variables, login)
 
     def _command(self, flags, program, variables, login):
         # Docker takes `-e NAME` without a value from its own environment: so no value stands in the arguments.
         inside = {**variables, "PGUSER": login.user or self.settings.database_user, "PGDATABASE": self.database}
-        if login.password:
-            inside["PGPASSWORD"] = login.password
+        password = login.password if login.user else self.settings.get("POSTGRES_PASSWORD")
+        if password:
+            inside["PGPASSWORD"] = password
         names = [part for name in inside for part in ("-e", name)]
         env = processes.child_env({**self.docker_env, **inside})
         return ["docker", "exec", *flags, *names, self.container, program], env
@@ -188,7 +191,12 @@ class EmbeddedReach:
 
     def interactive(self, variables, login):
         """As `command`, for psql on the terminal."""
-        return self.command("psql", variables, login)
+        return self.command("psql", _own_locale(variables), login)
+
+
+def _own_locale(variables):
+    """The variables, with the user's locale for a psql that the user reads and writes, where ours is for reading it."""
+    return {**variables, "LC_ALL": os.environ.get("LC_ALL")}
 
 
 def _take_apart(url):
@@ -230,6 +238,12 @@ def _check_places(user, place, query):
             "the database URL cannot be read: user, password, host, port and name do not stand in their places",
             f"in a password, write / as %2F, @ as %40, ? as %3F, % as %25: {EXAMPLE_URL}",
         )
+
+
+def _without_user(url):
+    scheme, _, rest = url.partition("://")
+    address, question, query = rest.partition("?")
+    return f"{scheme}://{address.rpartition('@')[2]}{question}{query}"
 
 
 def _describe_url(url):
