@@ -433,5 +433,7 @@ def test_nasty_names_of_files_tables_and_database(nasty_database, make_project):
     assert applied_data[0]["name"] == NASTY[2:]
     assert record(project, 9)["file"] == f"migrations/{NASTY}.sql"
     assert tables(project) == sorted([LONG, """o'Hara "x" $$ %I ü"""])
+    assert project.run("migrate", "status").ok().out.endswith("1 applied\n")
+    project.run("migrate", "verify-checksums").ok()
     project.run("migrate", "down").ok()
     assert tables(project) == []

@@ -187,11 +187,11 @@ PLACES = [
 
 
 @BOTH_DRIVERS
-@pytest.mark.parametrize(("text", "line", "column"), PLACES)
-def test_an_error_has_its_line_and_column(session, text, line, column):
-    with pytest.raises(StatementFailed) as failed:
-        [*session.perform([unit(text)])]
-    assert (failed.value.error.line, failed.value.error.column) == (line, column)
+def test_an_error_has_its_line_and_column(plain_project, opened):
+    for text, line, column in PLACES:
+        with opened(plain_project).session() as session, pytest.raises(StatementFailed) as failed:
+            [*session.perform([unit(text)])]
+        assert (failed.value.error.line, failed.value.error.column) == (line, column), text
 
 
 @WAYS
@@ -306,11 +306,11 @@ def test_a_body_of_sql_with_semicolons(session):
 
 
 @BOTH_DRIVERS
-@pytest.mark.parametrize("text", ["SELECT :DBNAME", "SELECT :'HOST'", 'SELECT :"USER"', "SELECT :{?DBNAME}"])
-def test_variables_of_psql_are_nothing_here(session, text):
-    with pytest.raises(StatementFailed) as failed:
-        session.query(text)
-    assert (failed.value.error.sqlstate, failed.value.error.column) == ("42601", 8)
+def test_variables_of_psql_are_nothing_here(plain_project, opened):
+    for text in ("SELECT :DBNAME", "SELECT :'HOST'", 'SELECT :"USER"', "SELECT :{?DBNAME}"):
+        with opened(plain_project).session() as session, pytest.raises(StatementFailed) as failed:
+            session.query(text)
+        assert (failed.value.error.sqlstate, failed.value.error.column) == ("42601", 8)
 
 
 @BOTH_DRIVERS
