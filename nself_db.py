@@ -13,7 +13,7 @@ import sys
 from collections import namedtuple
 
 from nself_core import __version__
-from nself_core.failures import Failure, Interrupted, UsageFailure
+from nself_core.failures import Failure, Interrupted, Unreachable, UsageFailure
 
 # ---------------------------------------------------------------------------------------------------------------
 # Options: each is named once and used by its name in the table.
@@ -37,17 +37,16 @@ def row(path, help, *options, effect, example):
 
 def whole_number(text):
     """A count from 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise ValueError(text)
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageFailure(f"{text!r} is not a whole number from 1")
     return int(text)
 
 
 def seconds(text):
     """A number of seconds from 0."""
-    value = float(text)
-    if not 0 <= value < 10**6:
-        raise ValueError(text)
-    return value
+    if not text.replace(".", "", 1).isdecimal() or float(text) >= 10**6:
+        raise UsageFailure(f"{text!r} is not a number of seconds from 0")
+    return float(text)
 
 
 def version(text):
@@ -151,7 +150,7 @@ COMMANDS = (
 def migrate_up(ctx, args):
     from nself_core.migrations import planning, survey
 
-    found = survey.survey(ctx.settings, ctx.database)
+    found = survey.survey_for_run(ctx.settings, ctx.database)
     chosen, warnings = planning.choose_up(found.entries, args.count, args.to, args.allow_out_of_order, args.strict)
     plan = planning.plan_run(survey.read_ups(chosen), [*found.listing.warnings, *warnings], "apply")
     return ctx.execute(ctx.with_reload(plan, found.ledger.facts, args), ctx.migration_performers("up", args))
@@ -160,7 +159,7 @@ def migrate_up(ctx, args):
 def migrate_down(ctx, args):
     from nself_core.migrations import planning, survey
 
-    found = survey.survey(ctx.settings, ctx.database)
+    found = survey.survey_for_run(ctx.settings, ctx.database)
     chosen = planning.choose_down(found.entries, args.count, args.to)
     plan = planning.plan_run(survey.read_downs(chosen), found.listing.warnings, "roll back")
     return ctx.execute(ctx.with_reload(plan, found.ledger.facts, args), ctx.migration_performers("down", args))
@@ -495,14 +494,23 @@ def _main(argv):
     path, rest = find_command(argv)
     item = find_row(path)
     if item is None and not path and "--version" in rest:
-        sys.stdout.write(version_text({"--verbose", "-v"} & {*rest}))
-        sys.stdout.flush()
-        return 0
+        return _write_out(version_text({"--verbose", "-v"} & {*rest}))
     if item is None and below(path) and not {*rest} - {"--help", "-h"}:
-        sys.stdout.write(group_help(path))
+        return _write_out(group_help(path))
+    return _run(item, path, rest)
+
+
+def _write_out(text):
+    """Write to stdout before there is a Console, and return the exit code."""
+    try:
+        sys.stdout.write(text)
         sys.stdout.flush()
         return 0
-    return _run(item, path, rest)
+    except BrokenPipeError:
+        raise
+    except (AttributeError, OSError, ValueError):  # closed: Python has no stream then; full: the flush fails
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return Unreachable.exit_code
 
 
 def _run(item, path, rest):
@@ -538,14 +546,16 @@ def _run(item, path, rest):
 
 def _fail(console, context, path, failure):
     loaded = context._settings if context else None
-    return console.emit_failure(failure, path, loaded.env if loaded else None, bool(context and context.args.dry_run))
+    dry_run = bool(context and context.args.dry_run)
+    return console.emit_failure(failure, path, loaded.env if loaded else None, dry_run, failure.warnings)
 
 
 def _end_on_sigterm():
-    """A plain `kill` ends a run as Ctrl-C does: what is under way is undone or recorded first."""
+    """A plain `kill` ends a run as Ctrl-C does, once: what is under way is undone or recorded first."""
     import signal
 
     def stop(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)

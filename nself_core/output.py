@@ -308,8 +308,15 @@ class Console:
         if failure.hint:
             self._say(failure.hint, CYAN, "hint: ")
         if self.json_mode:
-            self._document(failure_document(failure, command, env, dry_run, self.warnings))
+            self._last_document(failure_document(failure, command, env, dry_run, self.warnings))
         return failure.exit_code
+
+    def _last_document(self, document):
+        """Write the document of a failure; where stdout is what failed, it has been said on stderr."""
+        try:
+            self._document(document)
+        except Unreachable:
+            return
 
     def _text(self, report):
         """Blocks and summary. Texts follow one another line by line; a table and what follows it stand apart."""

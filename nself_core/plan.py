@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
+from nself_core.failures import Failure
 from nself_core.output import Report
 
 
@@ -68,7 +69,11 @@ def perform(plan, performers):
     """
     if not plan.steps:
         return Report(plan.data or {}, (), plan.nothing, list(plan.warnings))
-    reports = [performers[kind](steps) for kind, steps in _runs(plan.steps)]
+    try:
+        reports = [performers[kind](steps) for kind, steps in _runs(plan.steps)]
+    except Failure as failure:
+        failure.warnings = (*plan.warnings, *failure.warnings)
+        raise
     data, blocks, warnings = dict(plan.data or {}), [], list(plan.warnings)
     for report in reports:
         data.update(report.data)

@@ -41,7 +41,7 @@ URL_PASSWORD = r"(?<=://)([^\s:/@?#\"']*):(?:([^\s/\"'<>]*)@|(?!\d*[/?#\s])([^\s
 # password=... of a conninfo string or a URL's query. With blanks around the sign it would be SQL.
 QUERY_PASSWORD = r"(?i)(?<![a-z])((?:ssl|pg)?pass(?:word|wd)=)('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&;,'\"]+)"
 # ALTER ROLE ... PASSWORD '...'
-ROLE_PASSWORD = r"(?i)(\bpassword\s+[eE]?)'(?:[^'\\]|''|\\.)*'"
+ROLE_PASSWORD = r"(?is)(\bpassword\s+)(?:(?:e|u&)?'(?:[^'\\]|''|\\.)*'|(\$\w*\$).*?\2)"
 HEADER = (
     r"(?i)((?:x-hasura-(?:admin-secret|access-key)|authorization|x-amz-security-token)[\"']?\s*[:=]\s*[\"']?)"
     r"(?:(?:bearer|basic)\s+)?[^\s\"',}]+"

@@ -120,7 +120,7 @@ def _spelled(token):
 def _step(recording):
     migration = recording.migration
     texts = ledger.sql_recorded(migration, recording.mode, len(recording.statements), recording.checksum)
-    return _record_step(migration.file, texts)
+    return _record_step(migration.version, migration.file, texts)
 
 
 def _bare_step(number):
@@ -128,9 +128,9 @@ def _bare_step(number):
         f"INSERT INTO hdb_catalog.schema_migrations (version, dirty) VALUES ({int(number)}, false) "
         "ON CONFLICT DO NOTHING"
     )
-    return _record_step(f"version {number}, which has no file", (text,))
+    return _record_step(number, f"version {number}, which has no file", (text,))
 
 
-def _record_step(title, texts):
-    work = {"texts": texts, "data": {}, "summary": f"recorded {title}"}
+def _record_step(version, title, texts):
+    work = {"texts": texts, "seen": (version, None), "data": {}, "summary": f"recorded {title}"}
     return Step("sql", f"record {title} as applied", ";\n".join(texts) + ";", "transaction", False, work)

@@ -24,9 +24,10 @@ NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 LONGEST_NAME = 100
 NO_TRANSACTION_MARK = "-- nself:no-transaction\n"
 
-UP_TO_WRITE = """\
--- {name}: write the statements of this migration here. They run in one transaction.
--- What undoes them belongs into {down}.
+UP_TO_WRITE = f"""\
+{TO_BE_WRITTEN}
+-- {{name}}: write the statements of this migration here and remove the line above. They run in one transaction.
+-- What undoes them belongs into {{down}}.
 """
 DOWN_MADE = "-- Undoes {up}; made from its statements.\n"
 DOWN_TO_WRITE = f"""\
@@ -54,7 +55,7 @@ def apply_steps(steps):
     apply_create([step.work[:2] for step in steps])
     files = [step.work[2] for step in steps]
     unwritten = [file for _, text, file in (step.work for step in steps) if TO_BE_WRITTEN in text]
-    warnings = [f"{file} is to be written: until then migrate down refuses it" for file in unwritten]
+    warnings = [f"{file} is to be written: until then migrate refuses it" for file in unwritten]
     version = os.path.basename(files[0]).partition("_")[0]
     return Report({"files": files, "version": version}, (), f"created {' and '.join(files)}", warnings)
 
@@ -63,7 +64,7 @@ def plan_create(name, sql, versions, now, folder):
     """The two files of a new migration, as a list of (path, text): the up file, then the down file.
 
     Arguments: `name`, of a-z, 0-9, _ and -; `sql`, the up file's statements, or None; `versions`, the numbers that
-    are taken, of files and of the database; `now`, the time in UTC as `time.gmtime()` gives it (year to second
+    are taken; `now`, the time in UTC as `time.gmtime()` gives it (year to second
     first); `folder`, where they belong. Raises UsageFailure for a name or SQL that will not do.
     """
     check_name(name)

@@ -109,11 +109,6 @@ class Ledger(namedtuple("Ledger", "records facts")):
         """Versions that are wholly applied, ascending."""
         return [version for version, record in self.records.items() if not record.dirty]
 
-    @property
-    def dirty(self):
-        """Records of files that were left half done, ascending by version."""
-        return [record for record in self.records.values() if record.dirty]
-
 
 def read_ledger(database):
     """Read the Ledger in two questions; creates nothing. Raises as Database.rows and `check_readable` do."""
@@ -168,13 +163,18 @@ def proven(value):
     """
     return (
         "CASE WHEN pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text = :'nself_xid' "
-        f"AND pg_catalog.pg_try_advisory_lock({LOCK_KEY}) THEN {literal(value)} END"
+        f"THEN {locked(value)} END"
     )
 
 
 def locked(value):
     """SQL for `value` that is NULL unless the lock is still ours."""
     return f"CASE WHEN pg_catalog.pg_try_advisory_lock({LOCK_KEY}) THEN {literal(value)} END"
+
+
+def is_unproven(error):
+    """Whether a ServerError is the refusal of a NULL that `proven` or `locked` put into our table."""
+    return error.sqlstate == "23502" and any(f'"{column}"' in error.message for column in ("checksum", "direction"))
 
 
 def sql_applied(migration, mode, statements, checksum_sql):
@@ -236,16 +236,24 @@ def sql_partial(migration, checksum, direction, statements):
     )
 
 
+def _same_direction():
+    """The column as it is, or NULL, which it refuses, when the lock is ours no more: two would run the same file."""
+    return f"CASE WHEN pg_catalog.pg_try_advisory_lock({LOCK_KEY}) THEN direction END"
+
+
 def sql_started(version, number):
     """Record that statement `number` (from 1), which may be in no transaction, is about to run."""
-    return f"UPDATE nself_db.migrations SET started = {int(number)} WHERE version = {int(version)}"
+    return (
+        f"UPDATE nself_db.migrations SET started = {int(number)}, direction = {_same_direction()} "
+        f"WHERE version = {int(version)}"
+    )
 
 
 def sql_done(version, count, prefix_hash):
     """Record that the first `count` statements, whose texts hash to `prefix_hash`, are done."""
     return (
         f"UPDATE nself_db.migrations SET statements_done = {int(count)}, prefix_hash = {literal(prefix_hash)}, "
-        f"started = NULL WHERE version = {int(version)}"
+        f"started = NULL, direction = {_same_direction()} WHERE version = {int(version)}"
     )
 
 

@@ -38,8 +38,8 @@ SQL_THERE = {
 def run_partial(database, work, record):
     """Run `work` from where `record` says it stopped and return the server's notices.
 
-    Arguments: `record`, the ledger's Record of this file half done, None for one not begun. Raises MigrationFailed naming the statement and
-    what is done, CheckFailed where it cannot go on.
+    Arguments: `record`, the ledger's Record of this file half done, None for one not begun. Raises MigrationFailed
+    naming the statement and what is done, CheckFailed where it cannot go on.
     """
     session = database.session()
     done = _statements_done(work, record)
@@ -173,12 +173,20 @@ def _regclass(schema, name):
 def _failure(database, work, failed):
     """The failure of a file outside a transaction: what failed, what is done, where the next run goes on."""
     script = work.script
+    if ledger.is_unproven(failed.error) and failed.index == CLOSING:
+        return MigrationFailed(
+            "the file gave up the migration lock, and another run may have it",
+            "leave pg_advisory_unlock_all() and DISCARD ALL out of it, then run it again: it goes on where it stopped",
+            file=script.file,
+        )
     if not isinstance(failed.label, int):
         return failure_of(failed.error, database.where, None, script.file, None, None, MigrationFailed)
     at = failed.label + (failed.index if isinstance(failed.index, int) else 0)
     statement = script.statements[at]
+    # In the closing the position is one in our own SQL.
+    error = failed.error if failed.index != CLOSING else failed.error._replace(line=None, column=None)
     failure = failure_of(
-        failed.error, database.where, statement.text, script.file, statement.line, statement.column, MigrationFailed
+        error, database.where, statement.text, script.file, statement.line, statement.column, MigrationFailed
     )
     left = _after_failure(database, work, statement) if failed.index != CLOSING else ""
     total = len(script.statements)

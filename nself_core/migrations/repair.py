@@ -48,6 +48,7 @@ def plan_reset_checksum(found, version):
     title = f"accept the present text of {entry.migration.file}"
     work = {
         "texts": texts,
+        "seen": (version, entry.record),
         "data": {"migration": str(version), "checksum": now},
         "summary": f"checksum of {entry.migration.file} reset",
     }
@@ -62,7 +63,8 @@ def plan_repair(found, version, choice):
     texts, title = make(entry, way, number)
     if not texts:
         return Plan((), nothing=title, data={"migration": str(version), "repaired": None})
-    work = {"texts": texts, "data": {"migration": str(version), "repaired": way}, "summary": title}
+    data = {"migration": str(version), "repaired": way}
+    work = {"texts": texts, "seen": (version, entry.record), "data": data, "summary": title}
     return Plan([Step("sql", title, ";\n".join(texts) + ";", "transaction", True, work)], loses=(title,))
 
 
@@ -118,9 +120,13 @@ def _check_prefix(entry, statements):
 def perform(database, steps, tell):
     """Run the steps' texts in one transaction under the migration lock and return the Report."""
     lock.take_lock(database, 0, tell)
+    known = ledger.read_ledger(database)
+    for version, record in (step.work["seen"] for step in steps):
+        if known.records.get(version) != record:
+            raise CheckFailed(f"version {version} was changed by another run meanwhile", "see: nself-db migrate status")
     texts = [text for step in steps for text in step.work["texts"]]
-    database.execute("BEGIN", *ledger.sql_create(ledger.read_ledger(database).facts), *texts, "COMMIT")
-    data = {}
+    database.execute("BEGIN", *ledger.sql_create(known.facts), *texts, "COMMIT")
+    data: dict = {}
     for step in steps:
         data.update(step.work["data"])
     lines = [step.work["summary"] for step in steps]

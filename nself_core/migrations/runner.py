@@ -45,9 +45,12 @@ def run(database, works, options):
     except KeyboardInterrupt:
         state.stop()
         told = f"interrupted: {state.told_done()}, {len(state.remaining)} not"
-        raise Interrupted(told, data=state.data()) from None
+        interrupted = Interrupted(told, "run the same command again: it goes on from there", data=state.data())
+        interrupted.warnings = state.warnings
+        raise interrupted from None
     except Failure as failure:
         failure.data = {**state.data(), **(failure.data or {})}
+        failure.warnings = state.warnings
         if state.done:
             failure.message += f" ({state.told_done()} before it)"
         raise
@@ -101,9 +104,7 @@ class _Run:
         except StatementFailed as failed:
             self._retry_or_raise(failed)
         except ConnectionLost as lost:
-            failure = connection_failure(lost.text, self.database.where)
-            failure.hint = "what was not committed is undone; run the same command again, it goes on from there"
-            raise failure from None
+            raise lost_failure(self.database.where, lost) from None
 
     def _run_stream(self):
         """Run the files up to the next one that is outside a transaction."""
@@ -193,16 +194,16 @@ class _Run:
 def stream_failure(where, work, failed):
     """The failure that shows a StatementFailed of a transactional file; nothing of the file was kept."""
     error, script = failed.error, work.script
-    if error.sqlstate == BROKEN_SQLSTATE:
+    if failed.index == CLOSING and error.sqlstate == BROKEN_SQLSTATE:
         return api_failure(work, json.loads(error.detail or "[]"), "would break the live API; nothing of it was kept")
-    if failed.index == CLOSING and error.sqlstate == "23502" and '"checksum"' in error.message:
+    if failed.index == CLOSING and ledgers.is_unproven(error):
         return MigrationFailed(
             "the file ended the transaction it ran in, or gave up the migration lock; it is not recorded",
             "leave BEGIN, COMMIT and pg_advisory_unlock_all() out of it, or mark it -- nself:no-transaction",
             file=script.file,
         )
     if isinstance(failed.index, int):
-        statement = script.statements[failed.index]
+        statement = script.statements[failed.index + len(units.transaction_settings(script))]
         failure = failure_of(
             error, where, statement.text, script.file, statement.line, statement.column, MigrationFailed
         )
@@ -210,6 +211,20 @@ def stream_failure(where, work, failed):
         failure = failure_of(error, where, None, script.file, None, None, MigrationFailed)
         failure.message += " (at its COMMIT)" if failed.index == CLOSING else ""
     failure.data = {"failed": {"version": str(work.migration.version), "file": script.file, "kept": "nothing"}}
+    return failure
+
+
+def lost_failure(where, lost):
+    """The failure of a run whose connection was lost: the statement that ran then, and what becomes of the file."""
+    failure = connection_failure(lost.text, where)
+    failure.hint = "what was not committed is undone; run the same command again, it goes on from there"
+    script = getattr(lost.label, "script", None)
+    if script and isinstance(lost.index, int):
+        statement = script.statements[lost.index + len(units.transaction_settings(script))]
+        failure.file, failure.line, failure.column = script.file, statement.line, statement.column
+        failure.excerpt = "  " + statement.text.split("\n")[0]
+    elif script:
+        failure.file = script.file
     return failure
 
 

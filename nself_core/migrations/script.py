@@ -95,12 +95,20 @@ def _read(text, file, checksum, other_part):
             line=head.to_be_written.line,
             column=head.to_be_written.column,
         )
+    _refuse_binary_data(statements, file)
     mode, reason, begin_text, units = _decided(statements, head, file)
     body = tuple(statement for unit in units for statement in unit.statements)
     warnings = tuple(_warnings(body, mode, file))
     return Script(
         file, checksum, mode, reason, head.lock_timeout, head.statement_timeout, begin_text, body, units, warnings
     )
+
+
+def _refuse_binary_data(statements, file):
+    """Refuses COPY … FROM stdin in binary format with data in the file: psql would read it to the file's end."""
+    for statement in statements:
+        if statement.copy_data is not None and any(token.keyword == "BINARY" for token in statement.tokens):
+            raise _refused("binary data cannot stand in an SQL file", "use COPY's text or CSV format", statement, file)
 
 
 def _warnings(body, mode, file):

@@ -90,6 +90,8 @@ def compare(settings, database, other, exit_code):
     except (Unreachable, CredentialsRefused, SqlFailure) as failure:
         warnings.append(f"environment {other_settings.env} could not be compared: {failure.message}")
         theirs = None
+    if theirs is not None and database.where == other_database.where:
+        warnings.append(f"{settings.env} and {other_settings.env} are the same database: {database.where}")
     data = {"migrations": rows, "counts": counts_of(rows), "compared_with": _compared(other_settings.env, rows, theirs)}
     table = Table(
         ("version", "name", settings.env, other_settings.env, "applied at"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from nself_core.failures import FileFailure, UsageFailure
+from nself_core.failures import CheckFailed, FileFailure, UsageFailure
 from nself_core.migrations import files, ledger, planning
 
 Survey = namedtuple("Survey", "listing ledger entries")
+SQL_ANY_RECORD = "SELECT version FROM nself_db.migrations LIMIT 1"
 Survey.__doc__ = "The project's Listing, the database's Ledger, and the Entry of every version that either knows."
 
 Recording = namedtuple("Recording", "migration mode statements checksum problem")
@@ -27,6 +28,18 @@ def survey(settings, database):
     listing = files.find_migrations(settings)
     known = ledger.read_ledger(database)
     return Survey(listing, known, planning.list_entries(listing.migrations, known, checksum_of))
+
+
+def survey_for_run(settings, database):
+    """As `survey`, for what runs migrations: refuses a database whose version table has been dropped."""
+    found = survey(settings, database)
+    facts = found.ledger.facts
+    if facts["records"] and not facts["versions"] and database.rows(SQL_ANY_RECORD):
+        raise CheckFailed(
+            "hdb_catalog.schema_migrations is gone, but nself_db.migrations still knows applied migrations",
+            "record what is applied anew: nself-db migrate baseline VERSION",
+        )
+    return found
 
 
 def checksum_of(migration):

@@ -6,15 +6,19 @@ runs half a statement").
 
 from __future__ import annotations
 
+import itertools
+
 from nself_core.migrations import ledger
 from nself_core.migrations.script import prefix_hashes, settings_before
 from nself_core.postgres.session import Unit
 from nself_core.sql.quoting import literal
+from nself_core.sql.statements import first_words
 
 # What a file may have left in the session; RESET ALL does not touch the role.
 RESET_ROLE = ("SET SESSION AUTHORIZATION DEFAULT", "RESET ROLE")
 RESET_SESSION = (*RESET_ROLE, "RESET ALL", "CLOSE ALL", "DEALLOCATE ALL", "DISCARD TEMP")
 # For bookkeeping between two statements of a file: the file's own settings come back with the end of the transaction.
+OWN_BEGIN = "BEGIN READ WRITE"  # whatever default_transaction_read_only a file has set
 AS_OURSELVES = ("SET LOCAL SESSION AUTHORIZATION DEFAULT", "SET LOCAL ROLE NONE")
 
 
@@ -27,11 +31,18 @@ def transaction_unit(label, work, guard_texts=()):
     script = work.script
     opening = (
         script.begin_text or "BEGIN",
+        *(statement.text for statement in transaction_settings(script)),
         *_timeouts(script, "SET LOCAL"),
         "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS nself_xid",
     )
-    closing = (*RESET_SESSION, *guard_texts, *_bookkeeping(work), "COMMIT")
-    return Unit(label, opening, script.statements, closing)
+    closing = ("SET CONSTRAINTS ALL IMMEDIATE", *RESET_SESSION, *guard_texts, *_bookkeeping(work), "COMMIT")
+    return Unit(label, opening, script.statements[len(transaction_settings(script)) :], closing)
+
+
+def transaction_settings(script):
+    """The SET TRANSACTION statements a file begins with: they must come before any query, ours too."""
+    settings = itertools.takewhile(lambda s: first_words(s, 2) == ("SET", "TRANSACTION"), script.statements)
+    return tuple(settings)
 
 
 def _bookkeeping(work):
@@ -60,7 +71,7 @@ def partial_units(work, done, fresh):
     version, script = work.migration.version, work.script
     if fresh:
         texts = ledger.sql_partial(work.migration, work.checksum, work.direction, len(script.statements))
-        yield Unit(None, closing=("BEGIN", *texts, "COMMIT"))
+        yield Unit(None, closing=(OWN_BEGIN, *texts, "COMMIT"))
     hashes = list(prefix_hashes(script.statements))
     for unit in script.units:
         # A block may have been put round statements that were done one by one: only the rest of it runs.
@@ -70,12 +81,12 @@ def partial_units(work, done, fresh):
             continue
         mark_done = (*AS_OURSELVES, ledger.sql_done(version, count, hashes[count]), "COMMIT")
         if unit.alone:
-            yield Unit(None, closing=("BEGIN", *AS_OURSELVES, ledger.sql_started(version, count), "COMMIT"))
+            yield Unit(None, closing=(OWN_BEGIN, *AS_OURSELVES, ledger.sql_started(version, count), "COMMIT"))
             yield Unit(first, statements=left)
-            yield Unit(None, closing=("BEGIN", *mark_done))
+            yield Unit(None, closing=(OWN_BEGIN, *mark_done))
         else:
-            yield Unit(first, (unit.begin_text or "BEGIN",), left, mark_done)
-    yield Unit(None, closing=(*RESET_SESSION, "BEGIN", *_finish(work), "COMMIT"))
+            yield Unit(first, (unit.begin_text or OWN_BEGIN,), left, mark_done)
+    yield Unit(None, closing=(*RESET_SESSION, OWN_BEGIN, *_finish(work), "COMMIT"))
 
 
 def _finish(work):

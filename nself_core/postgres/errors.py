@@ -26,6 +26,7 @@ LABELS = ("DETAIL", "HINT", "QUERY", "CONTEXT", "LOCATION", "SCHEMA NAME", "TABL
 
 # The classes of SQLSTATE that speak of the server's state and not of the statement (manual, appendix A).
 INFRASTRUCTURE = ("08", "53", "57P0", "58")
+EXHAUSTED = ("53", "58030", "57P0")
 CREDENTIALS = ("28",)
 RETRYABLE = ("55P03", "40P01", "40001")
 
@@ -39,7 +40,9 @@ def parse_reports(text, statement=""):
     current: dict | None = None
     for line in text.split("\n"):
         found = head.match(line)
-        if found and found.group(1) not in LABELS:
+        # A message may have lines that look like a report's first: a report ends with its LOCATION.
+        ended = current is None or any(text.startswith("LOCATION:") for text in current["lines"])
+        if found and ended and found.group(1) not in LABELS:
             current = {"severity": found.group(1), "sqlstate": found.group(2), "lines": [found.group(3)]}
             reports.append(current)
         elif current is not None:
@@ -48,7 +51,7 @@ def parse_reports(text, statement=""):
 
 
 def _report(entry, statement):
-    parts = {"message": []}
+    parts: dict = {"message": []}
     label = "message"
     lines = entry["lines"]
     position = None
@@ -116,10 +119,12 @@ def failure_of(error, where, statement=None, file=None, first_line=1, first_colu
     Arguments: `where`, the server in words; `statement`, the SQL text sent; `file`, where that stands, with
     `first_line` and `first_column` of the statement in it; `kind`, the class for a refusal that is the statement's own fault.
     """
-    if error.sqlstate.startswith(CREDENTIALS):
+    own = file is None
+    if own and error.sqlstate.startswith(CREDENTIALS):
         return CredentialsRefused(f"{where}: {error.message}", "check the user and the password in the env files")
     cls = kind
-    if error.sqlstate.startswith(INFRASTRUCTURE):
+    # A file's own statement can raise almost any code: only what is certainly the server's state counts against it.
+    if error.sqlstate.startswith(INFRASTRUCTURE if own else EXHAUSTED):
         cls = Unreachable
     elif error.sqlstate == "55P03" and kind is SqlFailure:
         cls = LockHeld
@@ -135,7 +140,7 @@ def failure_of(error, where, statement=None, file=None, first_line=1, first_colu
 
 
 def _place_in_file(error, first_line, first_column):
-    if error.line is None:
+    if error.line is None or first_line is None:
         return first_line, first_column
     column = error.column + (first_column - 1 if error.line == 1 else 0)
     return first_line + error.line - 1, column
@@ -185,6 +190,10 @@ def _hint(error, statement):
         return "another session holds a lock on the object: see pg_stat_activity, or raise -- nself:lock-timeout="
     if error.sqlstate == "25001" and "transaction block" in error.message:
         return "mark the file with -- nself:no-transaction in its head"
+    if error.sqlstate == "25001" and "before any query" in error.message:
+        return "put it into the file's own BEGIN: BEGIN ISOLATION LEVEL SERIALIZABLE; … COMMIT;"
+    if error.sqlstate == "2D000":
+        return "what it calls ends the transaction: mark the file with -- nself:no-transaction in its head"
     return error.hint
 
 

@@ -138,7 +138,15 @@ class LibpqSession:
             raise ConnectionLost(label, index, error.message)
         raise StatementFailed(label, index, error, notices)
 
+    def _flush(self):
+        """Wait until all is sent: what exceeds the socket's buffer stays with libpq until it is asked to go on."""
+        while self._pg.flush():
+            readable, _, _ = select.select([self._pg.socket], [self._pg.socket], [])
+            if readable:
+                self._pg.consume_input()
+
     def _next_result(self):
+        self._flush()
         while self._pg.is_busy():
             select.select([self._pg.socket], [], [])
             self._pg.consume_input()
@@ -152,6 +160,7 @@ class LibpqSession:
         data = copy_data.encode()
         for start in range(0, len(data), CHUNK):
             self._pg.put_copy_data(data[start:start + CHUNK])
+            self._flush()
         self._pg.put_copy_end()
 
     def _drain(self, copied):

@@ -12,6 +12,7 @@ import select
 from collections import namedtuple
 
 from nself_core import processes
+from nself_core.failures import Unreachable
 from nself_core.postgres.errors import ServerError, connection_failure, parse_reports
 from nself_core.postgres.session import (
     CLOSING,
@@ -51,13 +52,14 @@ def stream_text(unit, mark, in_file=None):
         parts.append(f"\\echo {mark} s {OPENING}\n" + _opening(unit.opening))
     for number, statement in enumerate(unit.statements):
         text = f"SELECT {quoting.dollar(statement.text)} \\gexec\n"
-        if statement.copy_data is not None and in_file and "csv" in statement.text.lower():
+        csv = "csv" in statement.text.lower()
+        if statement.copy_data is not None and in_file and csv:
             # psql before 18 sends the line \\. on, which a server from 18 takes for a row of CSV. The end of a file
             # ends the data without it.
             path = in_file(text + statement.copy_data).replace("\\", "\\\\").replace("'", "\\'")
             text = f"\\i '{path}'\n"
         elif statement.copy_data is not None:
-            text += _copy_lines(statement.copy_data)
+            text += _copy_lines(statement.copy_data, csv)
         parts.append(f"\\echo {mark} s {number}\n{text}")
     if unit.closing:
         parts.append(f"\\echo {mark} s {CLOSING}\n" + " \\;\n".join(unit.closing) + ";\n")
@@ -70,7 +72,10 @@ def _opening(texts):
     return " \\;\n".join(texts) + (" \\gset\n" if ends_with_row else ";\n")
 
 
-def _copy_lines(data):
+def _copy_lines(data, csv):
+    """A COPY's data and its end, with one kind of line end; in CSV a quoted value may hold another kind."""
+    if not csv:
+        data = data.replace("\r\n", "\n").replace("\r", "\n")
     return data + ("" if not data or data.endswith("\n") else "\n") + "\\.\n"
 
 
@@ -191,10 +196,13 @@ class PsqlSession:
         """Write `text` to a new file, for us alone, and return its path; it is removed with the session."""
         folder = os.environ.get("TMPDIR") or "/tmp"
         path = os.path.join(folder, f"{self._mark}_{len(self._files)}")
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._files.append(path)
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode())
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._files.append(path)
+            with os.fdopen(handle, "wb") as file:
+                file.write(text.encode())
+        except OSError as error:
+            raise Unreachable(f"{folder} cannot be written: {error.strerror}", "set TMPDIR to a folder with space") from None
         return path
 
     def _remove_files(self):
@@ -284,10 +292,6 @@ class PsqlSession:
         if code == 3 and not reports:
             raise StatementFailed(label, index, ServerError("XX000", text.strip() or "psql stopped"))
         raise ConnectionLost(label, index, text.strip() or f"psql ended with exit code {code}")
-
-    def failure_to_connect(self, lost):
-        """The failure to show when the connection could not be made."""
-        return connection_failure(lost.text, self.where)
 
     def close(self):
         """End psql: what it was sent is finished first, within 5 seconds."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from bed.local_processes import wait_until
@@ -18,6 +20,7 @@ from .watch import (
     WAIT,
     at_gate,
     closed_gate,
+    kill_program,
     log_gate,
     make_random,
     outcome_of,
@@ -142,6 +145,37 @@ def test_a_connection_that_falls_silent_in_the_midst_can_be_interrupted(new_proj
     silent.resume()
     project.run("migrate", "up").ok()
     check_complete(PIECES, read_state(project.database))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_connection_that_falls_silent_in_a_large_copy_can_be_interrupted(new_project, proxy, run_by, name):
+    """What is to be sent fills every buffer on the way, so that the program cannot get rid of it."""
+    project = new_project(name)
+    data = "".join(f"{number}\t{'x' * 1000}\n" for number in range(16000))
+    project.migration("1_copy", f"CREATE TABLE t (a int, b text);\nCOPY t FROM stdin;\n{data}\\.\n")
+    silent = proxy(project.database.server.cluster)
+    silent.cut(1_000_000, TO_SERVER, STALL)
+    process = run_by(project, silent)
+    wait_until(lambda: any(each[TO_SERVER] >= 1_000_000 for each in silent.transferred), WAIT)
+    silent.mend()
+    wait_until(lambda: asleep(process.pid), WAIT, lambda: "the program is busy")
+    process.send_signal(signal.SIGINT)
+    try:
+        outcome = outcome_of(process, 20)
+    finally:
+        kill_program(process)
+    assert outcome.code == 130
+    wait_until_orphans_end(project.database)
+    assert project.database.admin("SELECT to_regclass('t') IS NULL AS undone") == [{"undone": True}]
+    project.run("migrate", "up").ok()
+    assert project.database.admin("SELECT count(*) AS n FROM t") == [{"n": 16000}]
+
+
+def asleep(pid):
+    """Whether process `pid` slept at ten looks in a row, 30 ms apart."""
+    def state():
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return all(state() == "S" and not time.sleep(0.03) for _ in range(10))
 
 
 def idle(connection):

@@ -245,10 +245,17 @@ def test_a_cut_file_is_applied_and_recorded_or_neither(scenes):
     check_applied(*cut_everywhere(scenes, texts_of([units.transaction_unit(None, work)])))
 
 
-def test_so_it_is_with_the_newest_psql(make_scenes):
+def test_so_it_is_with_the_newest_psql_and_data_in_a_file(make_scenes, tmp_path):
+    def write(text):
+        path = tmp_path / "handed"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
     scenes = make_scenes(wheel_psql())
-    work = scenes[0].work(FILES["transaction"])
-    check_applied(*cut_everywhere(scenes, texts_of([units.transaction_unit(None, work)])))
+    csv = FILES["transaction"].replace("\t", ",").replace("FROM stdin", "FROM stdin (FORMAT csv)")
+    text = stream_text(units.transaction_unit(None, scenes[0].work(csv)), MARK, write)
+    assert "\\i '" in text
+    check_applied(*cut_everywhere(scenes, [text.encode()]))
 
 
 def check_applied(before, after):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import time
 
 import pytest
 from bed.servers import Server
 
 from .conftest import or_gap
-from .watch import PATIENT, at_gate, closed_gate, log_gate, make_random, outcome_of, wait_for_progress
+from .watch import PATIENT, at_gate, closed_gate, log_gate, make_random, outcome_of, wait_for_progress, wait_until_orphans_end
 from .workload import check_complete, check_whole_or_nothing, make_pieces, read_state, write_pieces
 
 PIECES = make_pieces(9)
@@ -96,3 +99,33 @@ def test_stopped_at_random_points(new_project, own_container, end):
         check_whole_or_nothing(pieces, read_state(project.database))
         project.run("migrate", "up").ok()
         check_complete(pieces, read_state(project.database))
+
+
+def test_a_frozen_container_does_not_hold_the_program(new_project, own_container):
+    project = new_project(Server("container", own_container))
+    write_pieces(project, PIECES)
+    project.migration("10_gate", log_gate(10))
+    docker = {**os.environ, "DOCKER_HOST": own_container.docker_host}
+    with closed_gate(project.database) as gate:
+        process = project.start("migrate", "up")
+        pid = at_gate(gate, process)
+        subprocess.run(["docker", "pause", own_container.name], env=docker, check=True, capture_output=True)
+        try:
+            process.send_signal(signal.SIGINT)
+            outcome = outcome_of(process, 30)
+        finally:
+            subprocess.run(["docker", "unpause", own_container.name], env=docker, check=True, capture_output=True)
+    assert outcome.code == 130
+    assert f"server process {pid} could not be ended" in outcome.err, "nobody is told that the run may go on"
+    wait_until_orphans_end(project.database)
+    check_whole_or_nothing([*PIECES], read_state_without_gate(project))
+    project.run("migrate", "up").ok()
+    assert rows(project, "SELECT * FROM log WHERE number = 10") == [(10, 1)]
+
+
+def read_state_without_gate(project):
+    state = read_state(project.database)
+    for table in (state.versions, state.records):
+        table.pop(10, None)
+    state.effects.pop(("log", "10 1"), None)
+    return state
