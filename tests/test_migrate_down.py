@@ -88,7 +88,7 @@ def test_to_the_newest_has_nothing_to_roll_back(plain_three):
         (("--to", "7"), "no migration has version 7"),
         (("--to", "4"), "version 4 is not applied"),
         (("--to", "x"), "'x' is not a version"),
-        (("--count", "0"), "argument --count"),
+        (("--count", "0"), "'0' is not a whole number from 1"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_runs(plain_three, arguments, said):

@@ -149,7 +149,7 @@ def test_exactly_one_way_must_be_said(half, arguments):
     [
         (("9", "--applied"), "no migration has version 9"),
         (("x", "--applied"), "'x' is not a version"),
-        (("2", "--statement-done", "0"), "--statement-done"),
+        (("2", "--statement-done", "0"), "'0' is not a whole number from 1"),
     ],
 )
 def test_bad_arguments_are_refused(half, arguments, said):

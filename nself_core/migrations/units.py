@@ -86,7 +86,8 @@ def partial_units(work, done, fresh):
             yield Unit(None, closing=(OWN_BEGIN, *mark_done))
         else:
             yield Unit(first, (unit.begin_text or OWN_BEGIN,), left, mark_done)
-    yield Unit(None, closing=(*RESET_SESSION, OWN_BEGIN, *_finish(work), "COMMIT"))
+    yield Unit(None, closing=RESET_SESSION)
+    yield Unit(None, closing=(OWN_BEGIN, *_finish(work), "COMMIT"))
 
 
 def _finish(work):
