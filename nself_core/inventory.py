@@ -25,8 +25,8 @@ SELECT n.nspname AS schema, c.relname AS name,
                                        FROM pg_catalog.pg_partition_tree(c.oid) t)
             ELSE pg_catalog.pg_total_relation_size(c.oid) END AS size_bytes,
        CASE WHEN c.relkind NOT IN ('r', 'p', 'm') THEN NULL
-            WHEN NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') OR NOT pg_catalog.has_table_privilege(c.oid, 'SELECT')
-            THEN 'no right to read'
+            WHEN NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') THEN 'no right to read'
+            WHEN NOT pg_catalog.has_table_privilege(c.oid, 'SELECT') THEN 'no right to read'
             WHEN NOT c.relispopulated THEN 'not populated yet' ELSE '' END AS obstacle
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND NOT c.relispartition

@@ -13,7 +13,8 @@ def status(settings):
     data = {"running": found.running, "version": found.major, "data": found.data_folder, "socket": found.host,
             "log": found.log}
     if found.major is None:
-        return Report(data, (), "there is no embedded server here; NSELF_DB_ENGINE=embedded makes one with the first command")
+        none = "there is no embedded server here; NSELF_DB_ENGINE=embedded makes one with the first command"
+        return Report(data, (), none)
     text = "runs" if found.running else "does not run"
     return Report(data, (f"data    {found.data_folder}\nlog     {found.log}",), f"Postgres {found.major} {text}")
 

@@ -79,7 +79,8 @@ def run_statement(database, step):
     if result.rows[:1] == [[BINARY_COPY]]:
         raise UsageFailure("the shell shows texts, and this COPY is binary", "use FORMAT text or csv")
     data = {"columns": result.columns, "rows": [_json_row(row, result.types) for row in result.rows], "tag": result.tag}
-    return Report(data, *_shown(result), [*warnings, *map(_notice, result.notices)])
+    blocks, summary = _shown(result)
+    return Report(data, blocks, summary, [*warnings, *map(_notice, result.notices)])
 
 
 def _with_hint(failure, login):

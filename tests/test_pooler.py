@@ -37,7 +37,10 @@ def settings_in_the_pool(project, through):
         clients = [stack.enter_context(psycopg.connect(url, autocommit=True, application_name="app")) for _ in range(3)]
         for client in clients:
             client.execute("BEGIN")
-        return {client.execute(f"SELECT {', '.join(map('current_setting({!r})'.format, SETTINGS))}").fetchone() for client in clients}
+        return {
+            client.execute(f"SELECT {', '.join(map('current_setting({!r})'.format, SETTINGS))}").fetchone()
+            for client in clients
+        }
 
 
 @contextlib.contextmanager
@@ -101,7 +104,8 @@ def test_transaction_mode_is_refused_while_others_use_the_pool(pooled):
 def test_session_mode_works_with_our_settings(pooled, ignored):
     project, through = pooled("session", ignored)
     project.migration(
-        "1_a", "CREATE TABLE np_a AS SELECT current_setting('lock_timeout') AS t, current_setting('application_name') AS n;"
+        "1_a",
+        "CREATE TABLE np_a AS SELECT current_setting('lock_timeout') AS t, current_setting('application_name') AS n;",
     )
     with traffic(through.url(project.database.name), clients=2):
         project.run("migrate", "up").ok()

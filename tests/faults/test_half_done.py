@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from bed.local_processes import wait_until
 
@@ -16,7 +18,9 @@ from .watch import (
     end_container_psql,
     kill_program,
     kill_with_children,
+    make_random,
     outcome_of,
+    recorded,
     sessions,
     wait_until_orphans_end,
 )
@@ -249,3 +253,120 @@ def test_a_half_done_file_that_is_made_transactional_does_not_run_its_done_state
     assert rows(project, SQL_STEPS) == [(1, 1)], "statement 1 ran a second time"
     assert outcome.code == 1
     assert "2_call.sql" in outcome.err
+
+
+def run_until_dead_in(project, gate, statement):
+    """Run version 2, whose statement 2 is `statement`, and let its client die when that waits for the blocker."""
+    project.migration("2_outside", HEAD + f"INSERT INTO log VALUES (2, 1);\n{statement};\nINSERT INTO log VALUES (2, 3);\n")
+    process = project.start("migrate", "up")
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'nself-db%' AND wait_event_type = 'Lock'"
+    wait_until(lambda: gate.execute(waiting).fetchone(), WAIT, lambda: f"{sessions(gate)}")
+    kill_with_children(process)
+    end_container_psql(project.database.server)
+    outcome_of(process)
+    wait_until_orphans_end(project.database)
+    assert started(project) == (1, 2)
+
+
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_an_index_whose_concurrent_drop_died_is_dropped(new_project, name):
+    project = new_project(name)
+    project.migration("1_log", "CREATE TABLE log (number int, step int);\nCREATE INDEX i ON log (step);")
+    project.run("migrate", "up").ok()
+    with project.database.connect() as blocker, project.database.connect() as watcher:
+        blocker.execute("BEGIN")
+        blocker.execute("SELECT * FROM log")
+        run_until_dead_in(project, watcher, "DROP INDEX CONCURRENTLY i")
+    assert rows(project, "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('i')") == [(False,)]
+    project.run("migrate", "up").ok()
+    assert rows(project, "SELECT to_regclass('i') IS NULL") == [(True,)]
+    assert rows(project, SQL_STEPS) == [(1, 1), (3, 1)]
+
+
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_a_partition_whose_concurrent_detaching_died_is_detached(new_project, name):
+    project = new_project(name)
+    project.migration("1_log", "CREATE TABLE log (number int, step int);\n"
+                      "CREATE TABLE whole (id int) PARTITION BY RANGE (id);\n"
+                      "CREATE TABLE part PARTITION OF whole FOR VALUES FROM (1) TO (10);\nINSERT INTO whole VALUES (5);")
+    project.run("migrate", "up").ok()
+    with project.database.connect() as blocker, project.database.connect() as watcher:
+        blocker.execute("BEGIN")
+        blocker.execute("SELECT * FROM whole")
+        run_until_dead_in(project, watcher, "ALTER TABLE whole DETACH PARTITION part CONCURRENTLY")
+        pending = "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = 'part'::regclass"
+        assert rows(project, pending) == [(True,)]
+    project.run("migrate", "up").ok()
+    assert rows(project, "SELECT count(*) FROM pg_inherits") == [(0,)]
+    assert rows(project, "SELECT id FROM part") == [(5,)]
+    assert rows(project, SQL_STEPS) == [(1, 1), (3, 1)]
+
+
+@pytest.mark.parametrize("statement, done, look", [
+    ("CREATE DATABASE fault_database", "CREATE DATABASE fault_database", True),
+    ("DROP DATABASE fault_database", None, False),
+    ("CREATE DATABASE fault_database", None, True),
+])  # fmt: skip
+def test_a_database_that_may_have_been_made_or_dropped(new_project, statement, done, look):
+    project = new_project("plain-psql")
+    project.database.admin("DROP DATABASE IF EXISTS fault_database")
+    project.migration("1_log", "CREATE TABLE log (number int, step int);")
+    project.migration("2_index", HEAD + "INSERT INTO log VALUES (2, 1);\nCREATE INDEX CONCURRENTLY i ON log (step);\n")
+    project.run("migrate", "up", "--to", "1").ok()
+    run_to_statement(project, 2)
+    project.migration("2_index", HEAD + f"INSERT INTO log VALUES (2, 1);\n{statement};\n")
+    if done:
+        project.database.admin(done)
+    try:
+        project.run("migrate", "up").ok()
+        there = rows(project, "SELECT count(*) FROM pg_database WHERE datname = 'fault_database'")
+        assert there == [(int(look),)]
+    finally:
+        project.database.admin("DROP DATABASE IF EXISTS fault_database")
+
+
+DOWN = {
+    "transaction": "INSERT INTO undone VALUES ({0});\nDROP TABLE t{0};\n",
+    "no_transaction": "-- nself:no-transaction\nINSERT INTO undone VALUES ({0});\nDROP INDEX CONCURRENTLY i{0};\n"
+                      "DROP TABLE t{0};\n",  # fmt: skip
+}
+
+
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_a_rollback_killed_at_random_points_is_whole_or_not_at_all(new_project, name):
+    chance = make_random(f"down-{name}")
+    numbers = range(2, 14)
+    for _ in range(4):
+        project = new_project(name)
+        project.migration("1_undone", "CREATE TABLE undone (number int);", "SELECT 1;")
+        for number in numbers:
+            mode = "no_transaction" if number % 3 == 0 else "transaction"
+            project.migration(f"{number}_t", f"CREATE TABLE t{number} (id int);\nCREATE INDEX i{number} ON t{number} (id);",
+                              DOWN[mode].format(number))  # fmt: skip
+        project.run("migrate", "up").ok()
+        process = project.start("migrate", "down", "--to", "1")
+        left = chance.choice(numbers)
+        with project.database.connect() as connection:
+            wait_until(lambda: recorded(connection) <= left or process.poll() is not None, WAIT)
+        time.sleep(chance.uniform(0, 0.02))  # the random point itself, no synchronisation
+        chance.choice([kill_program, kill_with_children])(process)
+        outcome_of(process)
+        wait_until_orphans_end(project.database)
+        check_undone(project, numbers)
+        project.run("migrate", "down", "--to", "1").ok()
+        assert rows(project, "SELECT number, count(*) FROM undone GROUP BY 1 ORDER BY 1") == [(n, 1) for n in numbers]
+        assert rows(project, "SELECT version, dirty FROM hdb_catalog.schema_migrations") == [(1, False)]
+        assert rows(project, "SELECT version FROM nself_db.migrations") == [(1,)]
+
+
+def check_undone(project, numbers):
+    """Each version is recorded and nothing of it is undone, or it is forgotten and wholly undone, or it is half undone."""
+    records = dict(rows(project, "SELECT version, (dirty, statements_done)::text FROM hdb_catalog.schema_migrations "
+                        "JOIN nself_db.migrations USING (version)"))  # fmt: skip
+    undone = dict(rows(project, "SELECT number, count(*) FROM undone GROUP BY 1"))
+    tables = {name for (name,) in rows(project, "SELECT tablename FROM pg_tables WHERE tablename ~ '^t[0-9]+$'")}
+    for number in numbers:
+        dirty, _, done = records.get(number, "(f,-1)").strip("()").partition(",")
+        steps = {"-1": 1, "0": 0}.get(done, 1) if number not in records or dirty == "t" else 0
+        assert undone.get(number, 0) == steps, f"{number}: {records.get(number)}, undone {undone.get(number)} times"
+        assert (f"t{number}" in tables) == (number in records and done != "3"), f"{number}: {records.get(number)}"
