@@ -135,8 +135,8 @@ def test_a_filter_is_a_prefix_and_nothing_else(plain_project):
 def test_objects_of_an_extension_and_temporary_ones_are_left_out(plain_project):
     plain_project.database.admin("CREATE TABLE np_mine (a int); CREATE TABLE np_of_extension (a int)")
     plain_project.database.admin(
-        "INSERT INTO pg_depend SELECT 'pg_class'::regclass, 'np_of_extension'::regclass, 0, 'pg_extension'::regclass, oid, "
-        "0, 'e' FROM pg_extension WHERE extname = 'plpgsql'"
+        "INSERT INTO pg_depend SELECT 'pg_class'::regclass, 'np_of_extension'::regclass, 0, 'pg_extension'::regclass, "
+        "oid, 0, 'e' FROM pg_extension WHERE extname = 'plpgsql'"
     )
     with plain_project.database.connect() as other:
         other.execute("CREATE TEMP TABLE np_temporary (a int)")

@@ -46,7 +46,8 @@ def test_a_translated_severity_is_one_too():
 def test_detail_hint_and_context_of_many_lines():
     text = (
         "ERROR:  XY123: no: a\nb\nDETAIL:  line 1\nline 2\nHINT:  try\n"
-        'CONTEXT:  PL/pgSQL function f() line 2 at RAISE\nSQL statement "SELECT f()"\nLOCATION:  exec_stmt_raise, pl_exec.c:3905\n'
+        'CONTEXT:  PL/pgSQL function f() line 2 at RAISE\nSQL statement "SELECT f()"\n'
+        "LOCATION:  exec_stmt_raise, pl_exec.c:3905\n"
     )
     report = only(text)
     assert (report.message, report.detail, report.hint) == ("no: a\nb", "line 1\nline 2", "try")

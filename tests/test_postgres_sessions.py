@@ -318,7 +318,7 @@ def test_semicolons_inside_one_statement(session):
 
 @BOTH_DRIVERS
 def test_a_body_of_sql_with_semicolons(session):
-    text = "CREATE FUNCTION f(n int) RETURNS bool LANGUAGE sql BEGIN ATOMIC SELECT n::int; SELECT (ARRAY[1,2])[1:n] IS NULL; END"
+    text = "CREATE FUNCTION f(n int) RETURNS bool BEGIN ATOMIC SELECT n::int; SELECT (ARRAY[1,2])[1:n] IS NULL; END"
     assert session.query(text).tag == "CREATE FUNCTION"
 
 
@@ -487,12 +487,12 @@ def test_too_many_connections_are_no_matter_of_credentials(plain_project, opened
         ("postgresql://u:p?x@h/d", "postgresql://u@h/d", {"password": "p?x"}, None),
         ("postgresql://u:p#x@h/d", "postgresql://u@h/d", {"password": "p#x"}, None),
         ("postgresql://u:p@[::1]:5/d", "postgresql://u@[::1]:5/d", {"password": "p"}, None),
-        ("postgresql://u:p@a:1,b:2/d?sslmode=require", "postgresql://u@a:1,b:2/d?sslmode=require", {"password": "p"}, None),
+        ("postgresql://u:p@a:1,b:2/d?sslmode=allow", "postgresql://u@a:1,b:2/d?sslmode=allow", {"password": "p"}, None),
         ("postgresql:///d?host=/run/pg&password=a/b", "postgresql:///d?host=/run/pg", {"password": "a/b"}, None),
         ("postgresql://h?host=/run/pg&password=a/b", "postgresql://h?host=/run/pg", {"password": "a/b"}, None),
         ("postgresql://u@h?application_name=a@b", "postgresql://u@h?application_name=a@b", {}, None),
         ("postgresql://h/d?pass%77ord=p", "postgresql://h/d", {"password": "p"}, None),
-        ("postgresql://h/d?sslpassword=k&sslmode=require", "postgresql://h/d?sslmode=require", {"sslpassword": "k"}, None),
+        ("postgresql://h/d?sslpassword=k&sslmode=allow", "postgresql://h/d?sslmode=allow", {"sslpassword": "k"}, None),
         ("postgresql://h/d?options=-c%20search_path%3Da", "postgresql://h/d", {}, "-c search_path=a"),
         ("postgresql://u:%C3%9F@%2Frun%2Fpg/d", "postgresql://u@%2Frun%2Fpg/d", {"password": "ß"}, None),
     ],

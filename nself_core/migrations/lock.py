@@ -11,6 +11,7 @@ import time
 
 from nself_core.failures import LockHeld, Refused
 from nself_core.migrations.ledger import LOCK_KEY
+from nself_core.migrations.units import NOTICE_DEATH
 
 POLL_SECONDS = 0.25
 
@@ -26,20 +27,13 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
 
-# Without it the server notices a dead client only when it next talks to it (manual, client_connection_check_interval).
-SQL_NOTICE_DEATH = """
-SELECT pg_catalog.set_config('client_connection_check_interval', '1s', false) AS interval
-FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'
-"""
-
-
 def take_lock(database, wait, tell):
     """Take the migration lock in the command's session and return the server process's number.
 
     Arguments: `wait`, seconds to go on asking (0 asks once); `tell(text)`, called while waiting. Raises LockHeld
     when the time is over, Refused behind a pooler in transaction mode.
     """
-    database.rows(SQL_NOTICE_DEATH)
+    database.rows(f"SELECT {NOTICE_DEATH} AS interval")
     deadline = time.monotonic() + wait
     while True:
         answer = database.rows(SQL_TRY)[0]

@@ -17,6 +17,12 @@ from nself_core.sql.statements import first_words
 # What a file may have left in the session; RESET ALL does not touch the role.
 RESET_ROLE = ("SET SESSION AUTHORIZATION DEFAULT", "RESET ROLE")
 RESET_SESSION = (*RESET_ROLE, "RESET ALL", "CLOSE ALL", "DEALLOCATE ALL", "DISCARD TEMP")
+# Without it the server notices a dead client only when it next talks to it (manual, client_connection_check_interval,
+# since 14). RESET ALL empties it, so each unit sets it anew.
+NOTICE_DEATH = (
+    "CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 140000 "
+    "THEN pg_catalog.set_config('client_connection_check_interval', '1s', false) END"
+)
 # For bookkeeping between two statements of a file: the file's own settings come back with the end of the transaction.
 OWN_BEGIN = "BEGIN READ WRITE"  # whatever default_transaction_read_only a file has set
 AS_OURSELVES = ("SET LOCAL SESSION AUTHORIZATION DEFAULT", "SET LOCAL ROLE NONE")
@@ -33,7 +39,7 @@ def transaction_unit(label, work, guard_texts=()):
         script.begin_text or "BEGIN",
         *(statement.text for statement in transaction_settings(script)),
         *_timeouts(script, "SET LOCAL"),
-        "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS nself_xid",
+        f"SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS nself_xid, {NOTICE_DEATH} AS nself_watch",
     )
     closing = ("SET CONSTRAINTS ALL IMMEDIATE", *RESET_SESSION, *guard_texts, *_bookkeeping(work), "COMMIT")
     return Unit(label, opening, script.statements[len(transaction_settings(script)) :], closing)
@@ -98,9 +104,7 @@ def _finish(work):
 
 def session_units(work, done):
     """The units that bring a new session to where the file left the old one: its timeouts, its SETs so far."""
-    timeouts = _timeouts(work.script, "SET")
-    if timeouts:
-        yield Unit(None, closing=timeouts)
+    yield Unit(None, closing=(*_timeouts(work.script, "SET"), f"SELECT {NOTICE_DEATH}"))
     settings = settings_before(work.script.statements, done)
     if settings:
         yield Unit(None, statements=settings)

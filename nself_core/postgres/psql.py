@@ -162,7 +162,7 @@ class PsqlSession:
     def _tag_of(self, run, unit, _):
         """The Result of a statement without columns: its tag, COPY's lines, or so many empty rows.
 
-        psql prints no tag behind the lines of COPY TO STDOUT. The last of them need not be whole: a line of ours ends it.
+        psql prints no tag behind the lines of COPY TO STDOUT. The last of them may have no end: a line of ours ends it.
         """
         self.send(f"\\pset format aligned\n\\pset tuples_only off\n\\unset QUIET\n{run}")
         self.send(f"\\warn {self._mark} d\n\\echo\n\\echo {self._mark} d\n")
@@ -234,7 +234,8 @@ class PsqlSession:
         """The reports on stderr up to the mark that ends the unit."""
         mark = f"{self._mark} d\n".encode()
         while mark not in self._errors:
-            self._pump()
+            if not self._pump():
+                self._raise_end(None, None)
         text, _, rest = bytes(self._errors).partition(mark)
         self._errors = bytearray(rest)
         return parse_reports(text.decode("utf-8", "replace")) if text else []
@@ -329,7 +330,7 @@ def _is_copy_tag(lines):
 
 
 def _for_buffer(text):
-    """`text` for psql's buffer, where outside quotes a semicolon runs what stands before it and a colon begins a variable.
+    """`text` for psql's buffer, where outside quotes a semicolon runs what it ends and a colon begins a variable.
 
     With a backslash before them they stand for themselves (manual, psql, "SQL Interpolation" and `\\;`).
     """
