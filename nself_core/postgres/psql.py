@@ -298,7 +298,7 @@ class PsqlSession:
             raise StatementFailed(label, index, reports[-1], reports[:-1])
         if code == 3 and not reports:
             raise StatementFailed(label, index, ServerError("XX000", text.strip() or "psql stopped"))
-        raise ConnectionLost(label, index, text.strip() or f"psql ended with exit code {code}")
+        raise ConnectionLost(label, index, _last_words(text) or f"psql ended with exit code {code}")
 
     def close(self):
         """End psql: what it was sent is finished first, within 5 seconds."""
@@ -320,6 +320,15 @@ class PsqlSession:
         self._pending.clear()
         processes.kill(self._child)
         self._remove_files()
+
+
+def _last_words(text):
+    """What psql said at the end of `text`, without the notices that came before it."""
+    lines = text.strip().split("\n")
+    fatal = [number for number, line in enumerate(lines) if line.startswith(("FATAL:", "PANIC:"))]
+    ends = [number + 1 for number, line in enumerate(lines) if line.startswith("LOCATION:")]
+    start = fatal[-1] if fatal else ends[-1] if ends and ends[-1] < len(lines) else 0
+    return "\n".join(lines[start:])
 
 
 _Text = namedtuple("_Text", "text copy_data", defaults=(None,))

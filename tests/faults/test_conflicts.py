@@ -8,16 +8,14 @@ import pytest
 from bed.local_processes import wait_until
 
 from .conftest import EVERY_WAY
-from .watch import WAIT, outcome_of
+from .watch import PATIENT, WAIT, outcome_of
+from .workload import rows
 
+ALTERING = "INSERT INTO log VALUES (1);\nALTER TABLE a ADD COLUMN n int;\n"
 SQL_WAITING = """
 SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'a'::regclass
 AND pid IN (SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'nself-db%')
 """
-
-
-def rows(project, statement):
-    return [tuple(row.values()) for row in project.database.admin(statement)]
 
 
 @pytest.fixture
@@ -26,7 +24,7 @@ def make_tables(new_project):
 
     def make(name):
         project = new_project(name)
-        project.migration("1_tables", "CREATE TABLE a (id int);\nCREATE TABLE b (id int);\nCREATE TABLE log (step int);")
+        project.migration("1_tables", "CREATE TABLE a (id int); CREATE TABLE b (id int); CREATE TABLE log (step int);")
         project.run("migrate", "up").ok()
         return project
 
@@ -55,7 +53,7 @@ def wait_for_try(watcher, seen):
 @pytest.mark.parametrize("name", EVERY_WAY)
 def test_a_lock_that_is_given_up_before_the_third_try(make_tables, name):
     project = make_tables(name)
-    project.migration("2_b", "-- nself:lock-timeout=700ms\nINSERT INTO log VALUES (1);\nALTER TABLE a ADD COLUMN n int;")
+    project.migration("2_b", "-- nself:lock-timeout=700ms\n" + ALTERING)
     project.migration("3_c", "INSERT INTO log VALUES (2);")
     tries, seen = Tries(project, "canceling statement due to lock timeout"), []
     with project.database.connect() as holder, project.database.connect() as watcher:
@@ -74,7 +72,7 @@ def test_a_lock_that_is_given_up_before_the_third_try(make_tables, name):
 @pytest.mark.parametrize("name", EVERY_WAY)
 def test_a_lock_that_is_never_given_up(make_tables, name):
     project = make_tables(name)
-    project.migration("2_b", "-- nself:lock-timeout=100ms\nINSERT INTO log VALUES (1);\nALTER TABLE a ADD COLUMN n int;")
+    project.migration("2_b", "-- nself:lock-timeout=100ms\n" + ALTERING)
     tries = Tries(project, "canceling statement due to lock timeout")
     with project.database.connect() as holder:
         holder.execute("BEGIN")
@@ -92,7 +90,7 @@ def test_a_lock_that_is_never_given_up(make_tables, name):
 def test_a_deadlock_is_tried_again(make_tables, name):
     """The migration holds b and waits for a, the application holds a and then wants b; only the migration looks."""
     project = make_tables(name)
-    project.migration("2_b", "-- nself:lock-timeout=0\nSET LOCAL deadlock_timeout = '2s';\nINSERT INTO log VALUES (1);\n"
+    project.migration("2_b", PATIENT + "SET LOCAL deadlock_timeout = '2s';\nINSERT INTO log VALUES (1);\n"
                       "LOCK TABLE b;\nLOCK TABLE a;\n")  # fmt: skip
     tries = Tries(project, "deadlock detected")
     with project.database.connect() as application, project.database.connect() as watcher:
@@ -132,7 +130,7 @@ def test_a_serialization_failure_is_tried_again(make_tables, name):
 @pytest.mark.parametrize("name", EVERY_WAY)
 def test_the_lock_is_free_between_two_tries_and_another_run_may_do_the_work(make_tables, name):
     project = make_tables(name)
-    project.migration("2_b", "-- nself:lock-timeout=500ms\nINSERT INTO log VALUES (1);\nALTER TABLE a ADD COLUMN n int;")
+    project.migration("2_b", "-- nself:lock-timeout=500ms\n" + ALTERING)
     seen = []
     with project.database.connect() as holder, project.database.connect() as watcher:
         holder.execute("BEGIN")

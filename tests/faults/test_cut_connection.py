@@ -31,6 +31,7 @@ from .watch import (
 from .workload import check_complete, check_whole_or_nothing, make_pieces, read_state, write_pieces
 
 PIECES = make_pieces(14)
+LONG = "x" * 1000
 ROUNDS = 5  # places at which each direction is cut in each way
 
 
@@ -177,12 +178,11 @@ def test_a_connection_that_falls_silent_in_a_large_file_can_be_interrupted(new_p
 
 def asleep(pid):
     """Whether process `pid` slept at ten looks in a row, 30 ms apart."""
-    def state():
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return all(state() == "S" and not time.sleep(0.03) for _ in range(10))
-
-
-LONG = "x" * 1000
+    seen = set()
+    for _ in range(10):
+        seen.add(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+        time.sleep(0.03)
+    return seen == {"S"}
 
 
 def idle(connection):

@@ -132,8 +132,10 @@ class Scene:
     def feed(self, data):
         """Let psql read `data` to its end, as bytes, after what the program sends first."""
         # A group of its own: what psql may start is ended with it.
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(self._argv, env=self._env, start_new_session=True, **pipes)
+        process = subprocess.Popen(
+            self._argv, env=self._env, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
         try:
             process.communicate(PREAMBLE.encode() + data, timeout=10)
         except subprocess.TimeoutExpired:

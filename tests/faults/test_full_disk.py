@@ -21,17 +21,14 @@ from bed.servers import Server
 
 from .conftest import or_gap
 from .watch import PATIENT, WAIT
-from .workload import check_complete, make_pieces, read_state, write_pieces
+from .workload import check_complete, make_pieces, read_state, rows, write_pieces
 
 PIECES = make_pieces(9)
 PAGE = 4096
 # 40 megabytes of rows that no write-ahead log holds, so that the table's own file is what finds no room.
 BIG = "CREATE UNLOGGED TABLE big AS SELECT i, repeat('x', 1000) AS filling FROM generate_series(1, 40000) i;\n"
+SMALL_LOG = (*FAST, "max_wal_size=48MB", "min_wal_size=32MB", "wal_recycle=off")
 FILLER = f"{DATA_FOLDER}/filler"
-
-
-def rows(project, statement):
-    return [tuple(row.values()) for row in project.database.admin(statement)]
 
 
 def check_words(outcome):
@@ -75,7 +72,7 @@ def fill(folder, leave=0):
 @pytest.fixture(scope="module")
 def small_server(bed):
     """A container whose data lies on a small memory disk."""
-    cluster = or_gap(bed.new_container, 15, data_megabytes=150, options=(*FAST, "max_wal_size=48MB", "min_wal_size=32MB"))
+    cluster = or_gap(bed.new_container, 15, data_megabytes=150, options=SMALL_LOG)
     yield cluster
     cluster.close()
 
@@ -148,7 +145,7 @@ def test_no_room_for_an_index_built_concurrently(new_project, small_server):
 @pytest.fixture
 def small_log(new_plain, small_disk):
     """(cluster, folder): a server of this host whose write-ahead log lies on a memory disk of its own."""
-    cluster = new_plain(options=(*FAST, "max_wal_size=48MB", "min_wal_size=32MB", "wal_recycle=off"))
+    cluster = new_plain(options=SMALL_LOG)
     folder = small_disk(64)
     data = Path(cluster.admin("SHOW data_directory")[0]["data_directory"])
     cluster.stop()

@@ -10,7 +10,6 @@ from bed.local_processes import wait_until
 from .conftest import EVERY_WAY, PLAIN
 from .watch import (
     GATE,
-    PASS_GATE,
     PATIENT,
     WAIT,
     at_gate,
@@ -24,6 +23,7 @@ from .watch import (
     sessions,
     wait_until_orphans_end,
 )
+from .workload import rows
 
 HEAD = f"{PATIENT}-- nself:no-transaction\n"
 SQL_BUILDING = "SELECT pid FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'"
@@ -31,8 +31,9 @@ SQL_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass"
 SQL_STEPS = "SELECT step, count(*) FROM log WHERE number = 2 GROUP BY 1 ORDER BY 1"
 
 
-def rows(project, statement):
-    return [tuple(row.values()) for row in project.database.admin(statement)]
+def three_statements(second):
+    """A file outside a transaction whose first and third statement leave a row in log."""
+    return HEAD + f"INSERT INTO log VALUES (2, 1);\n{second};\nINSERT INTO log VALUES (2, 3);\n"
 
 
 def started(project):
@@ -48,8 +49,7 @@ def make_indexed(new_project):
         project = new_project(name)
         project.migration("1_log", "CREATE TABLE log (number int, step int);")
         project.run("migrate", "up").ok()
-        project.migration("2_index", HEAD + "INSERT INTO log VALUES (2, 1);\nCREATE INDEX CONCURRENTLY i ON log (step);\n"
-                          "INSERT INTO log VALUES (2, 3);\n")  # fmt: skip
+        project.migration("2_index", three_statements("CREATE INDEX CONCURRENTLY i ON log (step)"))
         return project
 
     return make
@@ -134,7 +134,7 @@ BEGIN
     COMMIT;
     PERFORM pg_advisory_xact_lock({GATE});
 END $$"""
-CALLING = HEAD + "INSERT INTO log VALUES (2, 1);\nCALL pass_gate(2);\nINSERT INTO log VALUES (2, 3);\n"
+CALLING = three_statements("CALL pass_gate(2)")
 
 
 @pytest.fixture
@@ -211,9 +211,9 @@ def test_repair_finds_nothing_to_decide_while_a_run_goes_on(new_project):
 
 def test_a_statement_that_failed_needs_no_decision(new_project):
     project = new_project("plain-psql")
-    project.migration("1_log", "CREATE TABLE log (number int, step int);\n"
-                      "CREATE PROCEDURE fails() LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;")  # fmt: skip
-    project.migration("2_call", HEAD + "INSERT INTO log VALUES (2, 1);\nCALL fails();\nINSERT INTO log VALUES (2, 3);\n")
+    failing = "CREATE PROCEDURE fails() LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;"
+    project.migration("1_log", f"CREATE TABLE log (number int, step int);\n{failing}\n")
+    project.migration("2_call", three_statements("CALL fails()"))
     outcome = project.run("migrate", "up")
     assert outcome.code == 1
     assert "statement 2 of 3 failed, 1 of 3 are done" in outcome.err
@@ -257,7 +257,7 @@ def test_a_half_done_file_that_is_made_transactional_does_not_run_its_done_state
 
 def run_until_dead_in(project, gate, statement):
     """Run version 2, whose statement 2 is `statement`, and let its client die when that waits for the blocker."""
-    project.migration("2_outside", HEAD + f"INSERT INTO log VALUES (2, 1);\n{statement};\nINSERT INTO log VALUES (2, 3);\n")
+    project.migration("2_outside", three_statements(statement))
     process = project.start("migrate", "up")
     waiting = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'nself-db%' AND wait_event_type = 'Lock'"
     wait_until(lambda: gate.execute(waiting).fetchone(), WAIT, lambda: f"{sessions(gate)}")
@@ -288,7 +288,8 @@ def test_a_partition_whose_concurrent_detaching_died_is_detached(new_project, na
     project = new_project(name)
     project.migration("1_log", "CREATE TABLE log (number int, step int);\n"
                       "CREATE TABLE whole (id int) PARTITION BY RANGE (id);\n"
-                      "CREATE TABLE part PARTITION OF whole FOR VALUES FROM (1) TO (10);\nINSERT INTO whole VALUES (5);")
+                      "CREATE TABLE part PARTITION OF whole FOR VALUES FROM (1) TO (10);\n"
+                      "INSERT INTO whole VALUES (5);\n")  # fmt: skip
     project.run("migrate", "up").ok()
     with project.database.connect() as blocker, project.database.connect() as watcher:
         blocker.execute("BEGIN")
@@ -325,6 +326,7 @@ def test_a_database_that_may_have_been_made_or_dropped(new_project, statement, d
         project.database.admin("DROP DATABASE IF EXISTS fault_database")
 
 
+NUMBERS = range(2, 14)
 DOWN = {
     "transaction": "INSERT INTO undone VALUES ({0});\nDROP TABLE t{0};\n",
     "no_transaction": "-- nself:no-transaction\nINSERT INTO undone VALUES ({0});\nDROP INDEX CONCURRENTLY i{0};\n"
@@ -335,32 +337,36 @@ DOWN = {
 @pytest.mark.parametrize("name", EVERY_WAY)
 def test_a_rollback_killed_at_random_points_is_whole_or_not_at_all(new_project, name):
     chance = make_random(f"down-{name}")
-    numbers = range(2, 14)
-    for _ in range(4):
+    for _ in range(3):
         project = new_project(name)
         project.migration("1_undone", "CREATE TABLE undone (number int);", "SELECT 1;")
-        for number in numbers:
+        for number in NUMBERS:
+            up = f"CREATE TABLE t{number} (id int);\nCREATE INDEX i{number} ON t{number} (id);"
             mode = "no_transaction" if number % 3 == 0 else "transaction"
-            project.migration(f"{number}_t", f"CREATE TABLE t{number} (id int);\nCREATE INDEX i{number} ON t{number} (id);",
-                              DOWN[mode].format(number))  # fmt: skip
+            project.migration(f"{number}_t", up, DOWN[mode].format(number))
         project.run("migrate", "up").ok()
-        process = project.start("migrate", "down", "--to", "1")
-        left = chance.choice(numbers)
-        with project.database.connect() as connection:
-            wait_until(lambda: recorded(connection) <= left or process.poll() is not None, WAIT)
-        time.sleep(chance.uniform(0, 0.02))  # the random point itself, no synchronisation
-        chance.choice([kill_program, kill_with_children])(process)
-        outcome_of(process)
-        wait_until_orphans_end(project.database)
-        check_undone(project, numbers)
+        strike_rollback(project, chance)
+        check_undone(project, NUMBERS)
         project.run("migrate", "down", "--to", "1").ok()
-        assert rows(project, "SELECT number, count(*) FROM undone GROUP BY 1 ORDER BY 1") == [(n, 1) for n in numbers]
+        assert rows(project, "SELECT number, count(*) FROM undone GROUP BY 1 ORDER BY 1") == [(n, 1) for n in NUMBERS]
         assert rows(project, "SELECT version, dirty FROM hdb_catalog.schema_migrations") == [(1, False)]
         assert rows(project, "SELECT version FROM nself_db.migrations") == [(1,)]
 
 
+def strike_rollback(project, chance):
+    """Start a rollback and kill it at a random point."""
+    process = project.start("migrate", "down", "--to", "1")
+    left = chance.choice(NUMBERS)
+    with project.database.connect() as connection:
+        wait_until(lambda: recorded(connection) <= left or process.poll() is not None, WAIT)
+    time.sleep(chance.uniform(0, 0.02))  # the random point itself, no synchronisation
+    chance.choice([kill_program, kill_with_children])(process)
+    outcome_of(process)
+    wait_until_orphans_end(project.database)
+
+
 def check_undone(project, numbers):
-    """Each version is recorded and nothing of it is undone, or it is forgotten and wholly undone, or it is half undone."""
+    """Each version is recorded and nothing of it undone, or forgotten and wholly undone, or half undone and counted."""
     records = dict(rows(project, "SELECT version, (dirty, statements_done)::text FROM hdb_catalog.schema_migrations "
                         "JOIN nself_db.migrations USING (version)"))  # fmt: skip
     undone = dict(rows(project, "SELECT number, count(*) FROM undone GROUP BY 1"))

@@ -61,7 +61,7 @@ def test_a_killed_run_leaves_whole_migrations_and_the_next_completes(new_project
         struck += strike(project, kill, chance)
         wait_until_orphans_end(project.database)
         state = read_state(project.database)
-        print(f"round {number + 1}: {len(state.versions)} recorded, dirty {[v for v, d in state.versions.items() if d]}")
+        print(f"round {number + 1}: {len(state.versions)} recorded, half done: {any(state.versions.values())}")
         check_whole_or_nothing(PIECES, state)
         project.run("migrate", "up").ok()
         check_complete(PIECES, read_state(project.database))

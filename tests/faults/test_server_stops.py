@@ -1,4 +1,4 @@
-"""The container stops in the midst of a run: exit 2 and plain words, whole migrations, and a next run that completes."""
+"""The container stops in the midst of a run: exit 2 and plain words, whole migrations, a next run that completes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ import pytest
 from bed.servers import Server
 
 from .conftest import or_gap
-from .watch import PATIENT, at_gate, closed_gate, log_gate, make_random, outcome_of, wait_for_progress, wait_until_orphans_end
-from .workload import check_complete, check_whole_or_nothing, make_pieces, read_state, write_pieces
+from .watch import (
+    PATIENT,
+    at_gate,
+    closed_gate,
+    log_gate,
+    make_random,
+    outcome_of,
+    wait_for_progress,
+    wait_until_orphans_end,
+)
+from .workload import check_complete, check_whole_or_nothing, make_pieces, read_state, rows, write_pieces
 
 PIECES = make_pieces(9)
 WAYS = ["container", "url-psql", "url-psycopg"]
-
-
-def rows(project, statement):
-    return [tuple(row.values()) for row in project.database.admin(statement)]
 
 
 @pytest.fixture(scope="module")

@@ -76,8 +76,9 @@ VACUUM tally;
 def copy_piece(number):
     """Inline COPY data of some size, so that a cut may fall into it."""
     lines = "".join(f"{row}\tnote; '{row} $$ \\\\.\n" for row in range(1, ROWS + 1))
-    text = f"CREATE TABLE t{number} (id int PRIMARY KEY, note text);\nCOPY t{number} (id, note) FROM stdin;\n{lines}\\.\n"
-    return Piece(number, TRANSACTION, text + log_row(number, 1), [("table", f"t{number}"), ("log", f"{number} 1")], ())
+    text = f"CREATE TABLE t{number} (id int PRIMARY KEY, note text);\n"
+    text += f"COPY t{number} (id, note) FROM stdin;\n{lines}\\.\n" + log_row(number, 1)
+    return Piece(number, TRANSACTION, text, [("table", f"t{number}"), ("log", f"{number} 1")], ())
 
 
 def self_test_piece(number):
@@ -101,6 +102,11 @@ def write_pieces(project, pieces):
         project.migration(f"{piece.number}_piece", piece.text)
 
 
+def rows(project, statement):
+    """The rows of a statement in the project's database as tuples, asked without the program."""
+    return [tuple(row.values()) for row in project.database.admin(statement)]
+
+
 def read_state(database):
     """The State of `database`; nobody may be writing to it."""
     with database.connect() as connection:
@@ -108,8 +114,8 @@ def read_state(database):
         effects.update(("function", name) for name in _names(connection, SQL_FUNCTIONS))
         effects.update(("index" if row["valid"] else "invalid", row["name"]) for row in connection.execute(SQL_INDEXES))
         for name in [name for kind, name in effects if kind == "table" and name.startswith("t") and name[1:].isdigit()]:
-            rows = connection.execute(f"SELECT count(*) AS n FROM {name}").fetchone()["n"]
-            assert rows == ROWS, f"table {name} has {rows} rows of {ROWS}"
+            count = connection.execute(f"SELECT count(*) AS n FROM {name}").fetchone()["n"]
+            assert count == ROWS, f"table {name} has {count} rows of {ROWS}"
         if ("table", "log") in effects:
             effects.update(("log", f"{row['number']} {row['step']}") for row in connection.execute("TABLE log"))
             total = connection.execute("SELECT total FROM tally").fetchone()["total"]
