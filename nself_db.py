@@ -255,6 +255,7 @@ class Context:
         self.console = console
         self._settings = None
         self._databases = []
+        self._reloads = False
 
     @property
     def settings(self):
@@ -316,7 +317,11 @@ class Context:
         """The plan, followed by the reload of Hasura's metadata where there is a Hasura and it is wanted."""
         from nself_core.migrations import reload
 
-        return plan if args.skip_metadata else reload.after(plan, facts, self.settings)
+        if args.skip_metadata:
+            return plan
+        reloaded = reload.after(plan, facts, self.settings)
+        self._reloads = reloaded is not plan
+        return reloaded
 
     def migration_performers(self, direction, args):
         """What performs the steps of `migrate up` and `migrate down`."""
@@ -332,7 +337,18 @@ class Context:
             return live_api.open_guard(self.database, facts, self.settings, args.allow_inconsistent)
 
         options = runner.Options(direction, args.lock_wait, guard, self.console.progress)
-        return runner.run(self.database, [step.work for step in steps], options)
+        try:
+            return runner.run(self.database, [step.work for step in steps], options)
+        except Failure as failure:
+            self._reload_after(failure)
+            raise
+
+    def _reload_after(self, failure):
+        """Reload the metadata also where a run failed after it had changed something."""
+        if self._reloads and any((failure.data or {}).get(name) for name in ("applied", "rolled_back")):
+            report = self._reload_metadata(())
+            failure.data.update(report.data)
+            failure.warnings = (*failure.warnings, *report.warnings)
 
     def _reload_metadata(self, steps):
         from nself_core.migrations import reload

@@ -27,7 +27,7 @@ class Failure(Exception):
         self.column = column
         self.data = data
         self.excerpt = excerpt
-        self.warnings = ()  # what was to be warned of when it happened, set by who knows it
+        self.warnings: tuple = ()  # what was to be warned of when it happened, set by who knows it
 
     @property
     def place(self):

@@ -443,13 +443,24 @@ def test_it_is_not_reloaded_unasked(plain_project, engine, arguments):
     assert server.requests == []
 
 
-def test_it_is_not_reloaded_where_nothing_was_applied_or_something_failed(plain_project, engine):
+def test_it_is_not_reloaded_where_nothing_was_applied(plain_project, engine):
     server = engine()
     settings_for(plain_project, server)
     plain_project.run("migrate", "up").ok()
     plain_project.migration("1_a", "SELECT 1/0;")
     assert plain_project.run("migrate", "up").code == 1
     assert server.requests == []
+
+
+def test_it_is_reloaded_where_a_run_failed_after_it_had_applied_something(plain_project, engine):
+    server = engine()
+    settings_for(plain_project, server)
+    plain_project.migration("1_a", "CREATE TABLE a ();")
+    plain_project.migration("2_b", "SELECT 1/0;")
+    outcome = plain_project.run("migrate", "up", "--json")
+    assert outcome.code == 1
+    assert outcome.json()["data"]["metadata"] == "reloaded"
+    assert len(server.requests) == 1
 
 
 def test_dry_run_names_the_reload(plain_project, engine):

@@ -250,7 +250,8 @@ def test_another_run_holds_the_lock(project):
 def test_inline_csv_data_is_loaded_whatever_psql_and_server(project):
     project.migration(
         "1_csv",
-        'CREATE TABLE t (a int, b text);\nCOPY t FROM stdin (FORMAT csv);\n1,"one; \'x"\n2,\n\\.\nINSERT INTO t VALUES (3);\n',
+        'CREATE TABLE t (a int, b text);\nCOPY t FROM stdin (FORMAT csv);\n'
+        '1,"one; \'x"\n2,\n\\.\nINSERT INTO t VALUES (3);\n',
     )
     project.run("migrate", "up").ok()
     assert values(project, "SELECT a, b FROM t ORDER BY a") == [(1, "one; 'x"), (2, None), (3, None)]

@@ -46,11 +46,11 @@ def run(database, works, options):
         state.stop()
         told = f"interrupted: {state.told_done()}, {len(state.remaining)} not"
         interrupted = Interrupted(told, "run the same command again: it goes on from there", data=state.data())
-        interrupted.warnings = state.warnings
+        interrupted.warnings = tuple(state.warnings)
         raise interrupted from None
     except Failure as failure:
         failure.data = {**state.data(), **(failure.data or {})}
-        failure.warnings = state.warnings
+        failure.warnings = tuple(state.warnings)
         if state.done:
             failure.message += f" ({state.told_done()} before it)"
         raise

@@ -7,8 +7,9 @@ from collections import namedtuple
 from nself_core.failures import CheckFailed, FileFailure, UsageFailure
 from nself_core.migrations import files, ledger, planning
 
-Survey = namedtuple("Survey", "listing ledger entries")
 SQL_ANY_RECORD = "SELECT version FROM nself_db.migrations LIMIT 1"
+
+Survey = namedtuple("Survey", "listing ledger entries")
 Survey.__doc__ = "The project's Listing, the database's Ledger, and the Entry of every version that either knows."
 
 Recording = namedtuple("Recording", "migration mode statements checksum problem")
