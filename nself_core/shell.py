@@ -25,7 +25,7 @@ READ_ONLY = {"default_transaction_read_only": "on"}
 NUMERIC = ("smallint", "integer", "bigint", "oid", "real", "double precision", "numeric")
 TO_THE_RIGHT = (*NUMERIC, "xid", "xid8", "cid", "money")  # as psql has it (print.c, column_type_alignment)
 TAB = 8
-BINARY_COPY = "PGCOPY"
+BINARY_COPY = [["PGCOPY"], ["\ufffd\r"]]  # its signature as text (manual, COPY, "Binary Format")
 NO_READER = (
     "logged in as a superuser: functions that act outside the database (files, programs, configuration) still can; "
     "make a reader role with: nself-db shell --install-reader"
@@ -76,7 +76,7 @@ def run_statement(database, step):
             result = _query(database, session, statement, ("BEGIN READ ONLY", "SELECT 1"))
         except SqlFailure as failure:
             raise _with_hint(failure, login) from None
-    if result.rows[:1] == [[BINARY_COPY]]:
+    if result.tag == "COPY" and result.rows[:2] == BINARY_COPY:
         raise UsageFailure("the shell shows texts, and this COPY is binary", "use FORMAT text or csv")
     data = {"columns": result.columns, "rows": [_json_row(row, result.types) for row in result.rows], "tag": result.tag}
     blocks, summary = _shown(result)

@@ -8,6 +8,7 @@ asks for `plain_project`.
 from __future__ import annotations
 
 import itertools
+import signal
 
 import pytest
 from bed.gaps import Gap, GapReporter, not_run
@@ -21,7 +22,11 @@ _numbers = itertools.count(1)
 
 
 def pytest_configure(config):
-    """Name our markers, and have the gaps counted."""
+    """Name our markers, have the gaps counted, and take Ctrl-C as a terminal gives it.
+
+    A run that was started in the background ignores SIGINT, and so would every child that a test interrupts.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "versions: run over every supported version of Postgres, not only one")
     config.addinivalue_line("markers", "servers(*names): run over these servers, such as container-13")
     config.pluginmanager.register(GapReporter(), "gaps")

@@ -592,13 +592,6 @@ def test_a_container_is_found_by_its_labels(project, server, bed):
         wait_until(lambda: project.run("list").code == 0, 20, lambda: repr(project.run("list")))
         outcome = project.run("shell", "--command", "SELECT current_setting('cluster_name') AS c", "--json").ok()
         assert outcome.json()["data"]["rows"] == [[""]]
-        stopped = {**settings, "NSELF_DB_CONTAINER": name}
-        other.stop(timeout=10)
-        project.write_env(stopped)
-        outcome = project.run("list")
-        assert outcome.code == 2
-        assert f"the container {name} is not running" in outcome.err
-        assert f"docker start {name}" in outcome.err
     finally:
         other.remove(force=True, v=True)
 
@@ -611,7 +604,24 @@ def test_a_container_that_is_not_there(project):
     assert outcome.err.startswith("error: there is no container nowhere_postgres\n")
 
 
-@pytest.mark.servers("container-15")
+def test_a_container_that_is_stopped_or_paused(new_container, make_project):
+    from bed.servers import Database as BedDatabase
+    from bed.servers import Server
+
+    cluster = new_container(15)
+    project = make_project(BedDatabase(Server("container", cluster), "postgres"))
+    cluster._docker.pause()
+    outcome = project.run("list")
+    assert outcome.code == 2
+    assert "is paused" in outcome.err
+    cluster._docker.unpause()
+    cluster.stop()
+    outcome = project.run("list")
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: the container {cluster.name} is not running\nhint: ")
+    assert f"docker start {cluster.name}" in outcome.err
+
+
 def test_a_container_whose_local_socket_wants_a_password(new_container, make_project, opened):
     from bed.servers import Database as BedDatabase
     from bed.servers import Server
@@ -653,14 +663,14 @@ def test_terminate_ends_an_own_session_only(plain_project, opened):
             own.rows("SELECT 1 AS n")
 
 
-@BOTH_DRIVERS
-def test_an_interrupted_statement_is_ended_in_the_server(plain_project):
-    process = plain_project.start("shell", "--command", "SELECT pg_sleep(60)")
+@pytest.mark.servers("container-15", "url-psql-17", "url-psycopg-17")
+def test_an_interrupted_statement_is_ended_in_the_server(project):
+    process = project.start("shell", "--command", "SELECT pg_sleep(60)")
     running = (
         "SELECT pid FROM pg_stat_activity WHERE query ~ 'pg_sleep.60' AND pid <> pg_backend_pid() AND state = 'active'"
     )
-    wait_until(lambda: plain_project.database.admin(running), 20)
+    wait_until(lambda: project.database.admin(running), 20)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 130, err
-    wait_until(lambda: not plain_project.database.admin(running), 5)
+    wait_until(lambda: not project.database.admin(running), 5)

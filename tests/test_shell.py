@@ -280,6 +280,8 @@ def test_binary_copy_is_refused(plain_project):
     outcome = ask(plain_project, "COPY (SELECT 1) TO STDOUT (FORMAT binary)", timeout=20)
     assert outcome.code == 1
     assert "binary" in outcome.err
+    for statement in ("SELECT 'PGCOPY' AS a", "COPY (SELECT 'PGCOPY') TO STDOUT"):
+        assert "PGCOPY" in ask(plain_project, statement).ok().out
 
 
 @BOTH_DRIVERS
