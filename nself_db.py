@@ -134,7 +134,7 @@ COMMANDS = (
     row("list", "List tables, views and sequences with a managed prefix.", COUNTS, FILTER, ALL,
         effect=READS, example="nself-db list --counts"),
     row("shell", "Open psql, read-only by default, or run one statement.", COMMAND, RW, INSTALL_READER, FORCE, CONFIRM,
-        effect=READS, example='nself-db shell --command "SELECT count(*) FROM users"'),
+        effect=WRITES, example='nself-db shell --command "SELECT count(*) FROM users"'),
     row("server status", "Show whether the embedded server runs.",
         effect=READS, example="nself-db server status"),
     row("server stop", "Stop the embedded server.",

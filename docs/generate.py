@@ -62,6 +62,7 @@ def commands_page():
         "| 3 | credentials are missing or were refused |",
         "| 4 | refused: no consent, not allowed read-only, another run holds the lock |",
         "| 130 | interrupted |",
+        "| 141 | the reader of its output went away, as `head` does |",
         "",
     ]
     for row in nself_db.COMMANDS:

@@ -69,7 +69,7 @@ def choose_up(entries, count=None, to=None, allow_out_of_order=False, strict=Fal
     late = [entry for entry in wanted if entry.state == OUT_OF_ORDER]
     if late and not allow_out_of_order:
         raise CheckFailed(
-            f"{_count(late, 'migration')} older than the newest applied one: " + _names(late),
+            f"{_count(late, 'migration is', 'migrations are')} older than the newest applied one: " + _names(late),
             "give them a newer version, or apply them with --allow-out-of-order",
             data={"out_of_order": [str(entry.version) for entry in late]},
         )
@@ -167,7 +167,7 @@ def _drift_warnings(entries, strict):
     missing = [entry for entry in entries if entry.state == MISSING]
     if changed and strict:
         raise CheckFailed(
-            f"{_count(changed, 'applied file')} changed since: " + _names(changed),
+            f"{_count(changed, 'applied file has', 'applied files have')} changed since: " + _names(changed),
             "restore the file, or accept it: nself-db migrate reset-checksum --migration VERSION",
             data={"changed": [str(entry.version) for entry in changed]},
         )
@@ -183,8 +183,8 @@ def _names(entries):
     return ", ".join(shown) + (f" and {len(entries) - 20} more" if len(entries) > 20 else "")
 
 
-def _count(items, noun):
-    return f"{len(items)} {noun} is" if len(items) == 1 else f"{len(items)} {noun}s are"
+def _count(items, one, more):
+    return f"{len(items)} {one if len(items) == 1 else more}"
 
 
 def plan_run(works, warnings, verb):

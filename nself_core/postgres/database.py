@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 
-from nself_core import processes
 from nself_core.failures import Refused, Unreachable
 from nself_core.postgres.errors import connection_failure, failure_of
 from nself_core.postgres.reach import Login, find_reach
@@ -176,12 +175,12 @@ class Database:
         raise problem
 
     def _open(self, login, parameters):
-        from nself_core.postgres.psql import PsqlSession
+        from nself_core.postgres.psql import ENVIRONMENT, PsqlSession
 
         variables = self.variables(parameters)
         if self.reach.driver == "psycopg":
             return self._open_libpq(login, variables)
-        argv, env = self.reach.command("psql", variables, login)
+        argv, env = self.reach.command("psql", {**variables, **ENVIRONMENT}, login)
         shares_files = self.reach.kind != "container"
         return PsqlSession([*argv, "-X", "-q", "-w"], env, self.where, self.on_statement, shares_files)
 
@@ -258,9 +257,3 @@ def docker_failure(text, reach):
     if low.startswith("error response from daemon") or "error during connect" in low:
         return Unreachable(f"Docker refused: {text.strip().splitlines()[0]}")
     return None
-
-
-def run_tool(database, name, arguments, input=None):
-    """Run a client program (pg_dump, pg_restore, psql) next to the server and return Completed."""
-    argv, env = database.reach.command(name, database.variables(), OWN_LOGIN)
-    return processes.run([*argv, *arguments], env, input)

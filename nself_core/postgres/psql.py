@@ -31,6 +31,9 @@ from nself_core.sql import quoting
 UNITS_AHEAD = 24
 CHUNK = 65536
 
+# A stream that is cut inside \\echo can end in \\e, which opens an editor and would wait for a person.
+ENVIRONMENT = {"PSQL_EDITOR": "false"}
+
 # What \\gdesc says of a statement that returns nothing (psql, common.c).
 NO_COLUMNS = "The command has no result, or the result has no columns."
 

@@ -20,7 +20,7 @@ from bed.gaps import Gap, not_run
 from bed.local_processes import WHEEL_INSTALLS, host_programs, wait_until, wheel_folder
 
 from nself_core.migrations import files, planning, survey, units
-from nself_core.postgres.psql import PREAMBLE, stream_text
+from nself_core.postgres.psql import ENVIRONMENT, PREAMBLE, stream_text
 from nself_core.settings import load_settings
 
 from .watch import WAIT
@@ -107,6 +107,7 @@ class Scene:
         self._argv = [str(psql), "-X", "-q", "-w", "-h", str(cluster.socket_folder), "-p", str(cluster.port)]
         self._argv += ["-U", cluster.user, "-d", project.database.name]
         self._env = {"PGAPPNAME": "cut", "PGCLIENTENCODING": "UTF8", "LC_ALL": "C", "PATH": os.environ["PATH"]}
+        self._env.update(ENVIRONMENT)
         self._connection.execute(SQL_SCENE)
         project.migration("1_first", "SELECT 1;")
         project.run("migrate", "up").ok()
