@@ -13,7 +13,7 @@ from nself_core import processes
 from nself_core.failures import CredentialsRefused, Failure, FileFailure, Refused, SqlFailure, UsageFailure
 from nself_core.output import Report, display_width, visible
 from nself_core.plan import Plan, Step
-from nself_core.postgres.database import NO_PARAMETERS
+from nself_core.postgres.database import NO_PARAMETERS, SQL_PROCESS
 from nself_core.postgres.reach import Login
 from nself_core.sql import statements as sql_statements
 from nself_core.sql.lexer import split
@@ -107,9 +107,9 @@ def _query(database, session, statement, before):
     from nself_core.postgres.errors import connection_failure, failure_of
     from nself_core.postgres.session import ConnectionLost, StatementFailed
 
-    pid = None
+    process = None
     try:
-        pid = session.rows("SELECT pg_catalog.pg_backend_pid() AS pid")[0]["pid"]
+        process = session.rows(SQL_PROCESS)[0]
         return session.query(statement.text, before, statement.copy_data)
     except StatementFailed as failed:
         raise failure_of(failed.error, database.where, statement.text) from None
@@ -117,16 +117,16 @@ def _query(database, session, statement, before):
         raise connection_failure(lost.text, database.where) from None
     except KeyboardInterrupt:
         session.abandon()
-        _end_in_server(database, pid)
+        _end_in_server(database, process)
         raise
     finally:
         session.close()
 
 
-def _end_in_server(database, pid):
+def _end_in_server(database, process):
     try:
-        if pid:
-            database.terminate(pid)
+        if process:
+            database.terminate(process)
     except Failure:
         return  # the interrupt is what is told
 

@@ -461,8 +461,10 @@ def test_ctrl_c_ends_the_query_and_not_the_shell(project, terminal):
     wait_until(lambda: project.database.admin(running), 20)
     shell.press(b"\x03")
     shell.expect("canceling statement due to user request")
+    shell.expect("dev read-only .*# ")
     shell.type("SELECT 6 * 7;")
     shell.expect("42")
+    shell.expect("dev read-only .*# ")
     shell.press(b"\x04")
     assert shell.code() == 0
 

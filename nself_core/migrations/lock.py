@@ -12,6 +12,7 @@ import time
 from nself_core.failures import LockHeld, Refused
 from nself_core.migrations.ledger import LOCK_KEY
 from nself_core.migrations.units import NOTICE_DEATH
+from nself_core.postgres.database import SQL_PROCESS
 
 POLL_SECONDS = 0.25
 
@@ -28,7 +29,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 """
 
 def take_lock(database, wait, tell):
-    """Take the migration lock in the command's session and return the server process's number.
+    """Take the migration lock in the command's session and return the server's process, its row of SQL_PROCESS.
 
     Arguments: `wait`, seconds to go on asking (0 asks once); `tell(text)`, called while waiting. Raises LockHeld
     when the time is over, Refused behind a pooler in transaction mode.
@@ -39,7 +40,7 @@ def take_lock(database, wait, tell):
         answer = database.rows(SQL_TRY)[0]
         if answer["taken"]:
             _check_pooler(database, answer["pid"])
-            return answer["pid"]
+            return database.rows(SQL_PROCESS)[0]
         holder = _describe(database.rows(SQL_HOLDER))
         left = deadline - time.monotonic()
         if left <= 0:

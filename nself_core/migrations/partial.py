@@ -6,6 +6,8 @@ that no transaction holds, the catalogue is asked whether it took effect; where 
 
 from __future__ import annotations
 
+import time
+
 from nself_core.failures import CheckFailed, Failure, MigrationFailed
 from nself_core.migrations import ledger, units
 from nself_core.migrations.script import prefix_hash
@@ -81,6 +83,8 @@ def _settle(database, work, record, done):
     statement = work.script.statements[done]
     if record.started is not None and record.started > done:
         verdict = _verdict(database, statement)
+        if verdict == UNKNOWN and _known_to_have_failed(database, work):
+            verdict = UNDONE
         if verdict == UNKNOWN:
             raise _undecided(work, record.started, statement)
         if verdict == DONE:
@@ -89,6 +93,16 @@ def _settle(database, work, record, done):
             return done
     _drop_invalid_index(database, statement)
     return done
+
+
+def _known_to_have_failed(database, work):
+    """Whether the run before, which lost the lock with its session, records within 3 seconds that it failed."""
+    for _ in range(12):
+        record = ledger.read_ledger(database).records.get(work.migration.version)
+        if record is not None and record.started is None:
+            return True
+        time.sleep(0.25)
+    return False
 
 
 def _mark_done(database, work, count):

@@ -21,6 +21,7 @@ from nself_core.postgres.errors import RETRYABLE, connection_failure, failure_of
 from nself_core.postgres.session import CLOSING, ConnectionLost, StatementFailed
 
 TRIES = 3
+STOP_SECONDS = 5  # how long an interrupted run waits for its old session's lock, to see what it had done
 FIRST_PAUSE = 0.5  # seconds; doubled and jittered for each further try
 
 Options = namedtuple("Options", "direction lock_wait guard tell")
@@ -67,12 +68,12 @@ class _Run:
         self.done = []
         self.warnings = [text for work in works for text in work.script.warnings]
         self.tries = 0
-        self.pid = None
+        self.process = None
         self.guard = None
 
     def start(self):
         """Open the session, take the lock, and leave out what is done by now."""
-        self.pid = lock.take_lock(self.database, self.options.lock_wait, self.options.tell)
+        self.process = lock.take_lock(self.database, self.options.lock_wait, self.options.tell)
         known = ledgers.read_ledger(self.database)
         self._make_tables(known)
         self.remaining = [work for work in self.remaining if self._to_do(work, known)]
@@ -155,11 +156,21 @@ class _Run:
     def stop(self):
         """End the server's side of an interrupted run, so that nothing written ahead goes on."""
         self.database.abandon()
+        if self.process is None:
+            return
         try:
-            if self.pid:
-                self.database.terminate(self.pid)
+            self.database.terminate(self.process)
+            self._see_what_was_done()
         except Failure:
-            self.warnings.append(f"server process {self.pid} could not be ended")
+            self.warnings.append(f"server process {self.process['pid']} could not be ended; see: nself-db migrate status")
+
+    def _see_what_was_done(self):
+        """Count what was written ahead and committed before the server's side ended, once its lock is free."""
+        lock.take_lock(self.database, STOP_SECONDS, self.options.tell)
+        known = ledgers.read_ledger(self.database)
+        for work in [work for work in self.remaining if not self._to_do(work, known)]:
+            self.remaining.remove(work)
+            self.done.append(work)
 
     def told_done(self):
         """How many were done, in words."""

@@ -25,6 +25,10 @@ SQL_HELD = (
 POOLER_ROUNDS = 20  # each shows a shared session unless other clients take it in just this moment
 OWN_LOGIN = Login()
 CONNECT_SECONDS = 10
+# What the server calls a session's own process.
+SQL_PROCESS = (
+    "SELECT pid, backend_start::text AS started FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()"
+)
 
 
 class Database:
@@ -216,14 +220,16 @@ class Database:
         own = self.reach.options
         return os.environ.get("PGOPTIONS", "") if own is None else own
 
-    def terminate(self, pid):
-        """End the server process `pid` of an own session that was left behind, from another session."""
-        session = self.connect()
-        with session:
+    def terminate(self, process):
+        """End the server's side of an own session that was left behind, from another session.
+
+        Arguments: `process`, its row of SQL_PROCESS: the time tells it from a later process with the same number.
+        """
+        with self.connect() as session:
             session.rows(
                 "SELECT pg_catalog.pg_terminate_backend(pid) AS ended FROM pg_catalog.pg_stat_activity "
-                "WHERE pid = :pid AND application_name = :application",
-                pid=pid, application=self.application,
+                "WHERE pid = :pid AND backend_start::text = :started",
+                **process,
             )
 
     def close(self):

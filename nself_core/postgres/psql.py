@@ -188,12 +188,18 @@ class PsqlSession:
 
         Nothing of a later unit runs after one that failed. Raises StatementFailed or ConnectionLost.
         """
-        ahead = []
-        for unit in units:
-            ahead.append(unit)
-            self.send(stream_text(unit, self._mark, self._in_file))
-            while len(ahead) >= UNITS_AHEAD:
+        ahead: list = []
+        try:
+            for unit in units:
+                self.send(stream_text(unit, self._mark, self._in_file))
+                ahead.append(unit)
+                while len(ahead) >= UNITS_AHEAD:
+                    yield self._finish(ahead.pop(0))
+        except Unreachable:
+            # What was sent before runs on: it is heard to its end before this is told.
+            while ahead:
                 yield self._finish(ahead.pop(0))
+            raise
         while ahead:
             yield self._finish(ahead.pop(0))
 
@@ -301,7 +307,7 @@ class PsqlSession:
             raise StatementFailed(label, index, reports[-1], reports[:-1])
         if code == 3 and not reports:
             raise StatementFailed(label, index, ServerError("XX000", text.strip() or "psql stopped"))
-        raise ConnectionLost(label, index, _last_words(text) or f"psql ended with exit code {code}")
+        raise ConnectionLost(label, index, _last_words(text) or _how_it_ended(code))
 
     def close(self):
         """End psql: what it was sent is finished first, within 5 seconds."""
@@ -323,6 +329,13 @@ class PsqlSession:
         self._pending.clear()
         processes.kill(self._child)
         self._remove_files()
+
+
+def _how_it_ended(code):
+    """What a psql that said nothing died of; a shell and docker count a signal from 128 on."""
+    if code < 0 or code > 128:
+        return "psql was ended from outside, as when its container or its host stops"
+    return f"psql ended with exit code {code}"
 
 
 def _last_words(text):
