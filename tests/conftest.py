@@ -24,9 +24,11 @@ _numbers = itertools.count(1)
 def pytest_configure(config):
     """Name our markers, have the gaps counted, and take Ctrl-C as a terminal gives it.
 
-    A run that was started in the background ignores SIGINT, and so would every child that a test interrupts.
+    A run that was started in the background ignores SIGINT and SIGQUIT, and so would every child that a test ends
+    by them.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     config.addinivalue_line("markers", "versions: run over every supported version of Postgres, not only one")
     config.addinivalue_line("markers", "servers(*names): run over these servers, such as container-13")
     config.pluginmanager.register(GapReporter(), "gaps")

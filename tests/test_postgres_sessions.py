@@ -14,7 +14,7 @@ from bed.local_processes import wait_until
 
 from nself_core.failures import CredentialsRefused, SqlFailure, Unreachable, UsageFailure
 from nself_core.postgres import reach
-from nself_core.postgres.database import Database
+from nself_core.postgres.database import SQL_PROCESS, Database
 from nself_core.postgres.session import CLOSING, OPENING, ConnectionLost, StatementFailed, Unit
 from nself_core.settings import load_settings
 
@@ -651,14 +651,13 @@ def test_no_docker_engine_answers(project, tmp_path):
 
 
 @BOTH_DRIVERS
-def test_terminate_ends_an_own_session_only(plain_project, opened):
+def test_terminate_ends_a_session_and_no_later_one_of_its_number(plain_project, opened):
     database = opened(plain_project)
-    own = database.connect()
-    with plain_project.database.connect() as other, own:
-        pids = own.rows("SELECT pg_backend_pid() AS pid")[0]["pid"], other.info.backend_pid
-        for pid in pids:
-            database.terminate(pid)
-        assert other.execute("SELECT 1 AS n").fetchone() == {"n": 1}
+    with database.connect() as own:
+        process = own.rows(SQL_PROCESS)[0]
+        database.terminate({**process, "started": "2001-01-01 00:00:00+00"})
+        assert own.rows("SELECT 1 AS n") == [{"n": 1}]
+        database.terminate(process)
         with pytest.raises(ConnectionLost):
             own.rows("SELECT 1 AS n")
 
