@@ -162,7 +162,8 @@ class _Run:
             self.database.terminate(self.process)
             self._see_what_was_done()
         except Failure:
-            self.warnings.append(f"server process {self.process['pid']} could not be ended; see: nself-db migrate status")
+            pid = self.process["pid"]
+            self.warnings.append(f"server process {pid} could not be ended; see: nself-db migrate status")
 
     def _see_what_was_done(self):
         """Count what was written ahead and committed before the server's side ended, once its lock is free."""

@@ -27,7 +27,8 @@ OWN_LOGIN = Login()
 CONNECT_SECONDS = 10
 # What the server calls a session's own process.
 SQL_PROCESS = (
-    "SELECT pid, backend_start::text AS started FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()"
+    "SELECT pid, backend_start::text AS started FROM pg_catalog.pg_stat_activity "
+    "WHERE pid = pg_catalog.pg_backend_pid()"
 )
 
 

@@ -76,14 +76,16 @@ def strike(project, end, chance):
 ])  # fmt: skip
 def test_a_lost_server_process_is_exit_2_and_the_next_run_completes(new_project, name, rounds, end):
     chance = make_random(f"{name}-{end.__name__}")
-    struck = 0
-    for number in range(rounds):
+    struck = number = 0
+    # On a busy machine a strike may come too late: then there are more rounds, up to four times as many.
+    while number < rounds or (struck < rounds / 3 and number < 4 * rounds):
+        number += 1
         project = new_project(name)
         write_pieces(project, PIECES)
         outcome = strike(project, end, chance)
         wait_until_orphans_end(project.database)
         state = read_state(project.database)
-        print(f"round {number + 1}: exit {outcome.code}, {len(state.versions)} recorded: {outcome.err[-300:]}")
+        print(f"round {number}: exit {outcome.code}, {len(state.versions)} recorded: {outcome.err[-300:]}")
         check_whole_or_nothing(PIECES, state)
         if outcome.code:
             struck += 1
