@@ -7,7 +7,7 @@ import threading
 import pytest
 from bed.local_processes import wait_until
 
-from .conftest import EVERY_WAY
+from .conftest import EVERY_WAY, PLAIN
 from .watch import PATIENT, WAIT, outcome_of
 from .workload import rows
 
@@ -69,7 +69,7 @@ def test_a_lock_that_is_given_up_before_the_third_try(make_tables, name):
     assert rows(project, "SELECT count(*) FROM pg_attribute WHERE attrelid = 'a'::regclass AND attname = 'n'") == [(1,)]
 
 
-@pytest.mark.parametrize("name", EVERY_WAY)
+@pytest.mark.parametrize("name", PLAIN)
 def test_a_lock_that_is_never_given_up(make_tables, name):
     project = make_tables(name)
     project.migration("2_b", "-- nself:lock-timeout=100ms\n" + ALTERING)
@@ -127,7 +127,7 @@ def test_a_serialization_failure_is_tried_again(make_tables, name):
     assert rows(project, "SELECT step FROM log") == [(1,)]
 
 
-@pytest.mark.parametrize("name", EVERY_WAY)
+@pytest.mark.parametrize("name", PLAIN)
 def test_the_lock_is_free_between_two_tries_and_another_run_may_do_the_work(make_tables, name):
     project = make_tables(name)
     project.migration("2_b", "-- nself:lock-timeout=500ms\n" + ALTERING)

@@ -32,7 +32,7 @@ from .workload import check_complete, check_whole_or_nothing, make_pieces, read_
 
 PIECES = make_pieces(14)
 LONG = "x" * 1000
-ROUNDS = 5  # places at which each direction is cut in each way
+ROUNDS = 4  # places at which each direction is cut in each way
 
 
 def by_proxy(project, proxy):

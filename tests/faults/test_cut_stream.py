@@ -285,7 +285,11 @@ def test_a_cut_rollback_is_done_and_forgotten_or_neither(scenes):
 
 def test_a_cut_file_outside_a_transaction_never_counts_what_is_not_done(scenes):
     work = scenes[0].work(FILES["no_transaction"])
-    states = cut_everywhere(scenes, texts_of(units.partial_units(work, 0, True)))
+    texts = texts_of(units.partial_units(work, 0, True))
+    # The procedure is begun and counted as the index is: of its three units only the middle one is another.
+    alike = [number for number, text in enumerate(texts) if b"started = 3" in text or b"statements_done = 3" in text]
+    assert len(alike) == 2
+    states = cut_everywhere(scenes, texts, chosen=[n for n in range(len(texts)) if n not in alike])
     told = [(records_of(state).get(VERSION), len(state["indexes"] or ()), len(state["log"] or ()),
              state["versions"].get(str(VERSION))) for state in states]  # fmt: skip
     # (done, begun), indexes, rows of the log, dirty: the index and the procedure run alone, begun, done and counted.

@@ -68,6 +68,25 @@ def test_a_session_that_the_file_gave_another_name_is_ended_too(new_project, nam
         wait_until(lambda: gate.execute(gone, [pid]).fetchone()["gone"], SECONDS, lambda: f"{pid} lives on")
 
 
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_what_another_run_did_meanwhile_is_not_told_as_its_own(new_project, name):
+    project = new_project(name)
+    write_pieces(project, PIECES)
+    project.migration("10_gate", log_gate(10))
+    project.migration("11_after", "INSERT INTO log VALUES (11, 1);")
+    with closed_gate(project.database) as gate:
+        first = project.start("migrate", "up", "--json")
+        pid = at_gate(gate, first)
+        second = project.start("migrate", "up", "--json")
+        wait_until(lambda: len(sessions(gate)) == 2, WAIT, lambda: f"{sessions(gate)}")
+        first.send_signal(signal.SIGINT)
+        wait_until(lambda: at_gate(gate, second) != pid, WAIT, lambda: "the second run does not take over")
+    outcomes = [outcome_of(process) for process in (first, second)]
+    assert [outcome.code for outcome in outcomes] == [130, 0]
+    told = [[int(item["version"]) for item in outcome.json()["data"]["applied"]] for outcome in outcomes]
+    assert told == [[piece.number for piece in PIECES], [10, 11]]
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("name", EVERY_WAY)
 def test_while_it_waits_for_the_lock(new_project, name, number):
