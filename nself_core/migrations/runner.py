@@ -70,7 +70,7 @@ class _Run:
         self.done = []
         self.warnings = [text for work in works for text in work.script.warnings]
         self.tries = 0
-        self.process = None
+        self.process: dict = {}
         self.guard = None
 
     def start(self):
@@ -158,7 +158,7 @@ class _Run:
     def stop(self):
         """End the server's side of an interrupted run, so that nothing written ahead goes on."""
         self.database.abandon()
-        if self.process is None:
+        if not self.process:
             return
         try:
             self.database.terminate(self.process)
