@@ -550,6 +550,7 @@ def _run(item, path, rest):
         context = Context(path, args, console)
         _end_on_sigterm()
         report = handler_of(path)(context, args)
+        _tell_undisturbed()
         return console.emit(report, path, context.settings.env, args.dry_run)
     except KeyboardInterrupt:
         return _fail(console, context, path, Interrupted("interrupted"))
@@ -564,6 +565,14 @@ def _fail(console, context, path, failure):
     loaded = context._settings if context else None
     dry_run = bool(context and context.args.dry_run)
     return console.emit_failure(failure, path, loaded.env if loaded else None, dry_run, failure.warnings)
+
+
+def _tell_undisturbed():
+    """From here on a signal comes too late: what was done is done, and is told."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _end_on_sigterm():
