@@ -62,9 +62,16 @@ def _bookkeeping(work):
 def self_test_unit(label, work):
     """The Unit of a file that rolls itself back: run, undone, and recorded on its own."""
     script = work.script
-    opening = (script.begin_text or "BEGIN", *_timeouts(script, "SET LOCAL"))
+    settings = transaction_settings(script)
+    opening = (
+        script.begin_text or "BEGIN",
+        *(statement.text for statement in settings),
+        *_timeouts(script, "SET LOCAL"),
+        f"SELECT {NOTICE_DEATH} AS nself_watch",
+    )
     record = ledger.sql_applied(work.migration, script.mode, len(script.statements), ledger.locked(work.checksum))
-    return Unit(label, opening, script.statements, ("ROLLBACK", *RESET_SESSION, "BEGIN", *record, "COMMIT"))
+    closing = ("ROLLBACK", *RESET_SESSION, "BEGIN", *record, "COMMIT")
+    return Unit(label, opening, script.statements[len(settings) :], closing)
 
 
 def partial_units(work, done, fresh):
