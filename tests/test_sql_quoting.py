@@ -25,6 +25,7 @@ NAME = TEXT.filter(lambda name: 0 < len(name.encode()) < 64)
 def selected(sql):
     """What a SELECT selects, as nodes of Postgres's parser."""
     (statement,) = parse_sql(sql)
+    # pglast types a statement as any of its nodes; that it is a SELECT is what the caller wrote.
     return [target.val for target in statement.stmt.targetList]  # type: ignore[union-attr]
 
 
