@@ -153,10 +153,18 @@ def test_two_files_are_planned_in_the_folder():
     assert down == f"/srv/app/migrations/{STAMP}_add_users.down.sql"
 
 
-def test_without_sql_the_up_file_is_empty_and_the_down_file_is_to_be_written():
+def test_without_sql_both_files_are_to_be_written_and_are_refused_until_then():
     up, _ = planned(None)
-    assert read_script(up, "x.sql", None).warnings == ("x.sql has no statements",)
+    with pytest.raises(FileFailure) as caught:
+        read_script(up, "x.sql", None)
+    assert (caught.value.message, caught.value.line) == ("the file is still to be written", 1)
     assert is_to_be_written(None)
+
+
+def test_an_up_file_whose_mark_is_removed_runs():
+    up, _ = planned(None)
+    written = up.partition("\n")[2] + "CREATE TABLE users (id int);\n"
+    assert len(read_script(written, "x.sql", None).statements) == 1
 
 
 @pytest.mark.parametrize(
@@ -479,5 +487,6 @@ def test_the_report_names_the_files(tmp_path):
     names = ["20990101000001_add_users.sql", "20990101000001_add_users.down.sql"]
     assert report.data == {"version": "20990101000001", "files": [f"migrations/default/{name}" for name in names]}
     assert sorted(os.listdir(tmp_path / "migrations" / "default")) == sorted(names)
-    (warning,) = report.warnings
-    assert "add_users.down.sql is to be written" in warning
+    assert report.warnings == [
+        f"migrations/default/{name} is to be written: until then migrate refuses it" for name in names
+    ]
