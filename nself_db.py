@@ -8,6 +8,7 @@ the top is all that `--version` and a group's help may cost (DESIGN.md, "Start-u
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import namedtuple
@@ -148,6 +149,7 @@ COMMANDS = (
 
 
 def migrate_up(ctx, args):
+    ctx.database.begin()
     from nself_core.migrations import planning, survey
 
     found = survey.survey_for_run(ctx.settings, ctx.database)
@@ -166,6 +168,7 @@ def migrate_down(ctx, args):
 
 
 def migrate_status(ctx, args):
+    ctx.database.begin()
     from nself_core.migrations import status
 
     if ctx.settings.env == ctx.settings.active_env:
@@ -242,142 +245,6 @@ def server_stop(ctx, args):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# What a handler is given.
-# ---------------------------------------------------------------------------------------------------------------
-
-
-class Context:
-    """One command under way: its settings, its database and its console, each made when first asked for."""
-
-    def __init__(self, command, args, console):
-        self.command = command
-        self.args = args
-        self.console = console
-        self._settings = None
-        self._databases = []
-        self._reloads = False
-
-    @property
-    def settings(self):
-        """The settings of the chosen environment."""
-        if self._settings is None:
-            from nself_core.settings import load_settings
-
-            args = self.args
-            self._settings = load_settings(args.project, args.env, args.url)
-            self.console.add_secrets(self._settings.secrets)
-            for name, shown, source in self._settings.describe() if args.verbose else ():
-                self.console.detail(f"{name}={shown}  ({source})")
-        return self._settings
-
-    @property
-    def database(self):
-        """The database of the chosen environment; connected with the first question."""
-        if not self._databases:
-            self._databases.append(self._open(self.settings))
-        return self._databases[0]
-
-    def other_database(self, env):
-        """The database of another environment, as (settings, Database)."""
-        settings = self.settings.for_env(env)
-        self.console.add_secrets(settings.secrets)
-        database = self._open(settings)
-        self._databases.append(database)
-        return settings, database
-
-    def _open(self, settings):
-        from nself_core.postgres.database import Database
-
-        return Database(settings, self.command, self.console.sql, self.args.driver)
-
-    def execute(self, plan, performers):
-        """Show or perform a plan."""
-        from nself_core.plan import execute
-
-        return execute(plan, performers, self.args.dry_run, self._consent)
-
-    def _consent(self, plan):
-        """Ask before destroying; `down`, `repair` and `reset-checksum` ask only in prod (issue 2)."""
-        from nself_core.consent import Target, confirm
-
-        if not self.settings.is_prod and not plan.asks_everywhere:
-            return
-        target = Target(self.settings.env, self.database.where, self.database.name, self.settings.project_name)
-        confirm(
-            self.console,
-            target,
-            plan.loses,
-            force=self.args.force,
-            confirm_name=self.args.confirm,
-            environ=os.environ,
-            stdin=sys.stdin,
-        )
-
-    def with_reload(self, plan, facts, args):
-        """The plan, followed by the reload of Hasura's metadata where there is a Hasura and it is wanted."""
-        from nself_core.migrations import reload
-
-        if args.skip_metadata:
-            return plan
-        reloaded = reload.after(plan, facts, self.settings)
-        self._reloads = reloaded is not plan
-        return reloaded
-
-    def migration_performers(self, direction, args):
-        """What performs the steps of `migrate up` and `migrate down`."""
-        return {
-            "migration": lambda steps: self._run_migrations(steps, direction, args),
-            "reload": self._reload_metadata,
-        }
-
-    def _run_migrations(self, steps, direction, args):
-        from nself_core.migrations import live_api, runner
-
-        def guard(facts):
-            return live_api.open_guard(self.database, facts, self.settings, args.allow_inconsistent)
-
-        options = runner.Options(direction, args.lock_wait, guard, self.console.progress)
-        try:
-            return runner.run(self.database, [step.work for step in steps], options)
-        except Failure as failure:
-            self._reload_after(failure)
-            raise
-
-    def _reload_after(self, failure):
-        """Reload the metadata also where a run failed after it had changed something."""
-        if self._reloads and any((failure.data or {}).get(name) for name in ("applied", "rolled_back")):
-            report = self._reload_metadata(())
-            failure.data.update(report.data)
-            failure.warnings = (*failure.warnings, *report.warnings)
-
-    def _reload_metadata(self, steps):
-        from nself_core.migrations import reload
-
-        return reload.perform(self.settings)
-
-    def sql_performers(self):
-        """What performs steps of plain SQL on the bookkeeping, under the migration lock."""
-        from nself_core.migrations import repair
-
-        return {"sql": lambda steps: repair.perform(self.database, steps, self.console.progress)}
-
-    def shell_performers(self):
-        """What performs the steps of `shell`; each has one step."""
-        from nself_core import shell as room
-
-        return {
-            "reader": lambda steps: room.install_reader(self.database, steps[0]),
-            "statement": lambda steps: room.run_statement(self.database, steps[0]),
-            "terminal": lambda steps: room.open_terminal(self.database, steps[0], self.console.warn),
-        }
-
-    def close(self):
-        """End the sessions."""
-        for database in self._databases:
-            database.close()
-
-
-# ---------------------------------------------------------------------------------------------------------------
 # From the words of the command line to a handler.
 # ---------------------------------------------------------------------------------------------------------------
 
@@ -426,6 +293,8 @@ def build_parser(item):
     """The argparse parser of one command."""
     import argparse
 
+    width = help_width()
+
     class Parser(argparse.ArgumentParser):
         def error(self, message):
             raise UsageFailure(message, f"see: nself-db {item.path} --help")
@@ -435,7 +304,7 @@ def build_parser(item):
         description=item.help,
         epilog=f"Example:\n  {item.example}",
         allow_abbrev=False,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=width),
     )
     for chosen in item.options:
         parser.add_argument(*chosen.names, **chosen.keywords)
@@ -446,6 +315,19 @@ def build_parser(item):
         if parser.get_default(name) is None:
             parser.set_defaults(**{name: missing})
     return parser
+
+
+def help_width():
+    """Columns for a help text: COLUMNS, the terminal's, or 80, less argparse's own margin of 2.
+
+    argparse asks for it anew with every option, and imports shutil for that, which costs 2 ms.
+    """
+    told = os.environ.get("COLUMNS", "")
+    try:
+        columns = int(told) if told.isdecimal() else os.get_terminal_size(1).columns
+    except OSError:
+        columns = 0
+    return (columns or 80) - 2
 
 
 def group_help(path):
@@ -498,6 +380,7 @@ def main(argv=None):
     Argument: `argv`, the words after the program's name, by default this process's.
     """
     argv = sys.argv[1:] if argv is None else argv
+    gc.set_threshold(50_000)  # thousands of rows live to a command's end: looking at each again and again costs 3 ms
     try:
         return _main([*argv])
     except BrokenPipeError:
@@ -547,10 +430,13 @@ def _run(item, path, rest):
             raise unknown_command(path) if path else UsageFailure("a command is missing", "see: nself-db --help")
         args = build_parser(item).parse_args(rest)
         console.quiet, console.verbose, console.json_mode = args.quiet, args.verbose, args.json
+        from nself_core.context import Context
+
         context = Context(path, args, console)
         _end_on_sigterm()
         report = handler_of(path)(context, args)
         _tell_undisturbed()
+        context.finish()
         return console.emit(report, path, context.settings.env, args.dry_run)
     except KeyboardInterrupt:
         return _fail(console, context, path, Interrupted("interrupted"))

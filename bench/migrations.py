@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from bed.clusters import DURABLE, FAST  # noqa: E402 - the paths above come first
 from bed.gaps import Gap  # noqa: E402 - the paths above come first
 from bed.servers import Bed  # noqa: E402
 from bed.session import BedSession  # noqa: E402
@@ -147,7 +148,10 @@ def round_up(bench, number, dbmate):
         ups["dbmate"] = lambda: bench.timed([*words, "--no-dump-schema", "migrate"])
     # Whoever comes first finds the server busy with the databases that were just made: it is another each time.
     order = [*ups][number % len(ups) :] + [*ups][: number % len(ups)]
-    timed = {who: ups[who]() for who in order}
+    timed = {}
+    for who in order:
+        bench.server.cluster.admin("CHECKPOINT")
+        timed[who] = ups[who]()
     rows["up"] = {who: timed[who] for who in ups}
     for row, words, peer in (("status", ("migrate", "status"), "status"), ("up again", ("migrate", "up"), "migrate")):
         rows[row]["floor"] = bench.timed(bench.floor_psql(names["floor"], "-c", "select 1"))
@@ -209,11 +213,12 @@ def machine():
     )
 
 
-def measure(chosen, folder, bed, dbmate, title, **server_options):
+def measure(chosen, folder, bed, dbmate, title, *server_options):
     """All rounds on one server, and their table."""
     from bed.servers import Server
 
-    cluster = bed.new_plain(**server_options)
+    # Autovacuum would start in one contender's time after another's thousand tables.
+    cluster = bed.new_plain(options=("autovacuum=off", *server_options))
     try:
         bench = Workbench(chosen.count, folder, Server("url-psql", cluster))
         rounds = [round_up(bench, number, dbmate) for number in range(chosen.rounds)]
@@ -237,8 +242,8 @@ def main():
             parts = [
                 f"{machine()}.",
                 "" if dbmate else "dbmate could not be installed here and is left out.",
-                measure(options, folder / "off", bed, dbmate, "fsync off (CPU and round trips)"),
-                measure(options, folder / "on", bed, dbmate, "fsync on", options=("fsync=on",)),
+                measure(options, folder / "off", bed, dbmate, "fsync off (CPU and round trips)", *FAST),
+                measure(options, folder / "on", bed, dbmate, "fsync on", *DURABLE),
             ]
     except Gap as gap:
         raise SystemExit(f"not measured: {gap.what}: {gap.reason}") from None

@@ -57,11 +57,10 @@ class Table(namedtuple("Table", "columns rows aligns", defaults=(None,))):
 
     def lines(self):
         """The title line and one line a row, without trailing blanks."""
-        rows = [[cell_text(value) for value in row] for row in self.rows]
-        grid = [[visible(str(column)) for column in self.columns], *rows]
-        widths = [max(map(display_width, column)) for column in zip(*grid)]
-        aligns = self.aligns or [_natural_align(column) for column in zip(*self.rows)] or ["<"] * len(self.columns)
-        return ["  ".join(map(_aligned, cells, widths, aligns)).rstrip() for cells in grid]
+        columns = [*zip(*self.rows)] or [()] * len(self.columns)
+        aligns = self.aligns or map(_natural_align, columns)
+        shown = map(_column_lines, self.columns, columns, aligns)
+        return ["  ".join(cells).rstrip() for cells in zip(*shown)]
 
 
 def _natural_align(values):
@@ -70,13 +69,21 @@ def _natural_align(values):
     return ">" if known and numbers else "<"
 
 
-def _aligned(text, width, align):
-    blanks = " " * (width - display_width(text))
-    return blanks + text if align == ">" else text + blanks
+def _column_lines(title, values, align):
+    """A column's title and cells, filled with blanks to one width."""
+    cells = [visible(str(title)), *map(cell_text, values)]
+    if all(map(str.isascii, cells)):
+        width = max(map(len, cells))
+        return [cell.rjust(width) for cell in cells] if align == ">" else [cell.ljust(width) for cell in cells]
+    widths = [display_width(cell) for cell in cells]
+    blanks = [" " * (max(widths) - width) for width in widths]
+    return [b + cell if align == ">" else cell + b for cell, b in zip(cells, blanks)]
 
 
 def cell_text(value):
     """A value as a table shows it: on one line, with nothing in it that a terminal would obey."""
+    if isinstance(value, str):
+        return visible(value)
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -334,15 +341,25 @@ class Console:
 
     def _block(self, block):
         if isinstance(block, Table):
-            # Redacted before it is aligned and escaped: then a secret is still itself.
-            rows = [json_ready(row, self.redact) for row in block.rows]
-            title, *lines = block._replace(rows=rows).lines()
+            title, *lines = block._replace(rows=self._redacted(block.rows)).lines()
             return "\n".join([_paint(title, BOLD) if self.colour_out else title, *lines, ""])
         text = self.redact(block)
         if is_terminal(self.stdout):
             # Into a file or a pipe a text goes as it is: a plan's SQL must be the SQL that runs.
             text = visible(text, keep="\n\t")
         return text if text.endswith("\n") else text + "\n"
+
+    def _redacted(self, rows):
+        """The rows of a table before they are aligned and escaped, while a secret in them is still itself.
+
+        All are looked at as one text first: a table seldom holds a secret, and often thousands of cells.
+        """
+        values = [value for row in rows for value in row]
+        text = "\n".join(map(str, values))
+        # The text of a list shows its items with escapes, which may hide a secret.
+        if self.redact(text) == text and not any(isinstance(value, (list, tuple)) for value in values):
+            return rows
+        return [json_ready(row, self.redact) for row in rows]
 
     def _document(self, document):
         import json

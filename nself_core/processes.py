@@ -37,24 +37,96 @@ def child_env(extra=None, environ=None):
     return env
 
 
-def start(argv, env=None, **options):
-    """Start `argv` with pipes on its three streams (bytes) and return the Popen.
+def find_program(name):
+    """The path of the program `name` on PATH, or None; shutil.which would cost 2 ms of imports."""
+    places = [os.path.join(folder, name) for folder in os.get_exec_path()]
+    return next((path for path in places if os.path.isfile(path) and os.access(path, os.X_OK)), None)
 
-    Arguments: `env`, the whole environment (see `child_env`); `options`, passed to Popen (cwd, stdin, user…).
-    Raises Unreachable when the program is not there or may not be run.
+
+class Child:
+    """A running child with pipes on its three streams: what a session needs of subprocess.Popen.
+
+    Importing subprocess costs 4 ms, which is much of a command that asks one question. Arguments as for `start`.
     """
-    import subprocess
 
-    pipes: dict = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    pipes.update(options)
+    def __init__(self, argv, env):
+        import signal
+
+        self.returncode = None
+        (theirs_in, ours_in), (ours_out, theirs_out), (ours_err, theirs_err) = _pipe(), _pipe(), _pipe()
+        theirs = (theirs_in, theirs_out, theirs_err)
+        try:
+            self.pid = os.posix_spawnp(
+                argv[0],
+                argv,
+                env,
+                file_actions=[(os.POSIX_SPAWN_DUP2, handle, number) for number, handle in enumerate(theirs)],
+                setsid=True,
+                # Python ignores these two, and what is ignored stays so in a child.
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        except BaseException:
+            for handle in (ours_in, ours_out, ours_err):
+                os.close(handle)
+            raise
+        finally:
+            for handle in theirs:
+                os.close(handle)
+        self.stdin, self.stdout, self.stderr = map(_stream, (ours_in, ours_out, ours_err), ("wb", "rb", "rb"))
+
+    def poll(self):
+        """The exit code, or None while it runs; a child that a signal ended has the signal's number, negative."""
+        return self._collect(os.WNOHANG)
+
+    def wait(self):
+        """Wait for its end and return the exit code."""
+        return self._collect(0)
+
+    def _collect(self, flags):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, flags)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def kill(self):
+        """End it at once."""
+        if self.poll() is None:
+            os.kill(self.pid, 9)
+
+
+def _stream(handle, mode):
+    return open(handle, mode, buffering=0)
+
+
+def _pipe():
+    """A pipe's two ends. Where a standard stream of ours is closed, an end could take its number: it gets another."""
+    ends = os.pipe()
+    if min(ends) > 2:
+        return ends
+    import fcntl
+
+    moved = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends)
+    for end in ends:
+        os.close(end)
+    return moved
+
+
+def start(argv, env=None):
+    """Start `argv` with pipes on its three streams (bytes) and return the Child.
+
+    Argument: `env`, the whole environment, by default `child_env()`. Raises Unreachable when the program is not there
+    or may not be run.
+    """
     try:
-        return subprocess.Popen(argv, env=env or child_env(), start_new_session=True, **pipes)
-    except FileNotFoundError:
-        if not os.path.isdir(options.get("cwd") or "."):
-            raise Unreachable(f"the folder {options.get('cwd')} is not there") from None
-        raise Unreachable(f"the program {argv[0]} was not found", f"install {argv[0]}, or put it on PATH") from None
+        return Child(argv, env or child_env())
     except OSError as error:
-        raise Unreachable(f"the program {argv[0]} could not be started: {error.strerror}") from None
+        raise _start_failure(argv, error) from None
+
+
+def _start_failure(argv, error):
+    if isinstance(error, FileNotFoundError):
+        return Unreachable(f"the program {argv[0]} was not found", f"install {argv[0]}, or put it on PATH")
+    return Unreachable(f"the program {argv[0]} could not be started: {error.strerror}")
 
 
 def run(argv, env=None, input=None, timeout=None, **options):
@@ -65,7 +137,7 @@ def run(argv, env=None, input=None, timeout=None, **options):
     """
     import subprocess
 
-    child = start(argv, env, **options)
+    child = _popen(argv, env, options)
     try:
         out, err = child.communicate(None if input is None else input.encode(), timeout)
     except subprocess.TimeoutExpired:
@@ -75,6 +147,20 @@ def run(argv, env=None, input=None, timeout=None, **options):
         kill(child)
         raise
     return Completed(child.returncode, _text(out), _text(err))
+
+
+def _popen(argv, env, options):
+    import subprocess
+
+    pipes: dict = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes.update(options)
+    try:
+        return subprocess.Popen(argv, env=env or child_env(), start_new_session=True, **pipes)
+    except OSError as error:
+        folder = options.get("cwd") or "."
+        if not os.path.isdir(folder):
+            raise Unreachable(f"the folder {folder} is not there") from None
+        raise _start_failure(argv, error) from None
 
 
 def kill(child):

@@ -490,3 +490,12 @@ def test_the_report_names_the_files(tmp_path):
     assert report.warnings == [
         f"migrations/default/{name} is to be written: until then migrate refuses it" for name in names
     ]
+
+
+def test_of_two_runs_that_chose_one_version_the_second_is_refused(tmp_path):
+    plans = [create.plan_command(name, None, listing(tmp_path, 20990101000000)) for name in ("one", "two")]
+    create.apply_steps(plans[0].steps)
+    with pytest.raises(FileFailure, match="another run has just taken the version 20990101000001: 20990101000001_one"):
+        create.apply_steps(plans[1].steps)
+    names = ["20990101000001_one.down.sql", "20990101000001_one.sql"]
+    assert sorted(os.listdir(tmp_path / "migrations" / "default")) == names

@@ -13,6 +13,7 @@ import pytest
 from nself_core import processes
 from nself_core.failures import Unreachable
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TELL = [
     sys.executable,
     "-c",
@@ -89,6 +90,40 @@ def test_a_child_is_in_a_session_of_its_own():
     finally:
         processes.kill(child)
     assert child.returncode == -signal.SIGKILL
+
+
+def test_a_child_speaks_over_its_three_streams():
+    child = processes.start(["sh", "-c", "read line; echo out $line; echo err $line >&2; exit 3"])
+    child.stdin.write(b"x\n")
+    assert (child.stdout.read(), child.stderr.read(), child.wait()) == (b"out x\n", b"err x\n", 3)
+    processes.kill(child)
+
+
+def test_a_child_does_not_ignore_a_broken_pipe():
+    child = processes.start(["sh", "-c", "trap - PIPE; kill -s PIPE $$; echo alive"])
+    assert (child.stdout.read(), child.wait()) == (b"", -signal.SIGPIPE)
+    processes.kill(child)
+
+
+def test_a_program_that_is_not_there_is_named_by_start():
+    with pytest.raises(Unreachable, match="the program nself-no-such was not found"):
+        processes.start(["nself-no-such"])
+
+
+CLOSED_STREAMS = """
+import os
+for handle in (0, 1, 2):
+    os.close(handle)
+from nself_core import processes
+child = processes.start(["sh", "-c", "read line; echo out $line; echo err >&2"])
+child.stdin.write(b"x\\n")
+heard = child.stdout.read() + child.stderr.read()
+os._exit(0 if (heard, child.wait()) == (b"out x\\nerr\\n", 0) else 1)
+"""
+
+
+def test_a_child_has_its_streams_also_where_ours_are_closed():
+    assert subprocess.run([sys.executable, "-c", CLOSED_STREAMS], cwd=ROOT).returncode == 0
 
 
 def test_killing_an_ended_child_does_nothing():

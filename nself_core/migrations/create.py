@@ -52,7 +52,12 @@ def plan_command(name, sql, listing):
 
 def apply_steps(steps):
     """Writes the files of `plan_command`'s steps and returns the Report of `migrate create`."""
-    apply_create([step.work[:2] for step in steps])
+    folder, name = os.path.split(steps[0].work[0])
+    claim = _claim(folder, name.partition("_")[0], steps[0].work[2])
+    try:
+        apply_create([step.work[:2] for step in steps])
+    finally:
+        os.close(claim)
     files = [step.work[2] for step in steps]
     unwritten = [file for _, text, file in (step.work for step in steps) if TO_BE_WRITTEN in text]
     warnings = [f"{file} is to be written: until then migrate refuses it" for file in unwritten]
@@ -201,6 +206,27 @@ def apply_create(pairs):
             raise _write_failure(path, error) from error
         made.append(path)
     return made
+
+
+def _claim(folder, version, shown):
+    """The folder's lock, held as an open file, once no file of `version` is in it.
+
+    Two runs in one second choose one version; the second to come finds it taken. Raises FileFailure, too, where the
+    folder cannot be made.
+    """
+    import fcntl
+
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _write_failure(shown, error) from error
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    taken = next((name for name in sorted(os.listdir(folder)) if name.startswith(f"{version}_")), None)
+    if taken:
+        os.close(handle)
+        raise FileFailure(f"another run has just taken the version {version}: {taken}", "run the command again")
+    return handle
 
 
 def _write_failure(path, error):

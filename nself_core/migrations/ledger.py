@@ -43,16 +43,6 @@ SELECT EXISTS (SELECT FROM found WHERE place = 'hdb_catalog.schema_migrations') 
        pg_catalog.pg_is_in_recovery() AS standby
 """
 
-SQL_VERSIONS = "SELECT version, dirty FROM hdb_catalog.schema_migrations ORDER BY version"
-
-SQL_RECORDS = """
-SELECT v.version, v.dirty, r.name, r.file, r.checksum, r.mode, r.direction, r.duration_ms,
-       r.statements, r.statements_done, r.prefix_hash, r.started,
-       pg_catalog.to_char(r.applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS applied_at
-FROM hdb_catalog.schema_migrations v LEFT JOIN nself_db.migrations r USING (version)
-ORDER BY v.version
-"""
-
 SQL_HASURA_STATE = """
 SELECT key::numeric AS version, value = 'true' AS dirty
 FROM hdb_catalog.hdb_version AS state, pg_catalog.jsonb_each_text(
@@ -101,6 +91,26 @@ was begun and not seen to end; `duration_ms` is milliseconds, `applied_at` UTC i
 """
 
 
+
+def _by_columns(fields, source):
+    """SQL for one row with an array for each of `fields`: half of what an object for each record would take."""
+    columns = ", ".join(f"pg_catalog.array_agg({field}) AS {field}" for field in fields)
+    return f"SELECT {columns} FROM ({source}) AS known"
+
+
+SQL_VERSIONS = _by_columns(Record._fields[:2], "SELECT version, dirty FROM hdb_catalog.schema_migrations")
+
+SQL_RECORDS = _by_columns(
+    Record._fields,
+    """
+SELECT v.version, v.dirty, r.name, r.file, r.checksum, r.mode, r.direction, r.duration_ms,
+       r.statements, r.statements_done, r.prefix_hash, r.started,
+       pg_catalog.to_char(r.applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS applied_at
+FROM hdb_catalog.schema_migrations v LEFT JOIN nself_db.migrations r USING (version)
+""",
+)
+
+
 class Ledger(namedtuple("Ledger", "records facts")):
     """The database's knowledge at one moment: `records` by version, `facts` as SQL_FACTS names them."""
 
@@ -112,12 +122,26 @@ class Ledger(namedtuple("Ledger", "records facts")):
 
 def read_ledger(database):
     """Read the Ledger in two questions; creates nothing. Raises as Database.rows and `check_readable` do."""
+    return ask_ledger(database)()
+
+
+def ask_ledger(database):
+    """As `read_ledger`, in two parts: the second question is sent, and the Ledger is what the returned function gives.
+
+    The caller has work to do while the server answers.
+    """
     facts = database.rows(SQL_FACTS)[0]
     check_readable(facts, "versions", "records")
-    rows = []
-    if facts["versions"]:
-        rows = database.rows(SQL_RECORDS if facts["records"] else SQL_VERSIONS)
-    return Ledger({row["version"]: Record(**row) for row in rows}, facts)
+    if not facts["versions"]:
+        return lambda: Ledger({}, facts)
+    answer = database.ask(SQL_RECORDS if facts["records"] else SQL_VERSIONS)
+    return lambda: Ledger(_records(answer()[0]), facts)
+
+
+def _records(columns):
+    """The Records by version, ascending, of columns in the order of Record's fields (None where there is no row)."""
+    rows = sorted(zip(*(values or () for values in columns.values())))
+    return {row[0]: Record(*row) for row in rows}
 
 
 def check_readable(facts, *names):

@@ -26,9 +26,27 @@ def survey(settings, database):
     Raises FileFailure for files that cannot be used, and what Database.rows raises.
     """
     database.begin()
+    database.ask_first(ledger.SQL_FACTS)
     listing = files.find_migrations(settings)
-    known = ledger.read_ledger(database)
-    return Survey(listing, known, planning.list_entries(listing.migrations, known, checksum_of))
+    answer = ledger.ask_ledger(database)
+    checksums = _checksums_ahead(listing.migrations)
+    known = answer()
+
+    def checksum(migration):
+        return checksums.get(migration.version) or checksum_of(migration)
+
+    return Survey(listing, known, planning.list_entries(listing.migrations, known, checksum))
+
+
+def _checksums_ahead(migrations):
+    """The checksums of all files that can be read, by version; made while the server answers."""
+    checksums = {}
+    for migration in migrations:
+        try:
+            checksums[migration.version] = checksum_of(migration)
+        except FileFailure:
+            continue  # told where its checksum is wanted
+    return checksums
 
 
 def survey_for_run(settings, database):

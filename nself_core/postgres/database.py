@@ -47,7 +47,8 @@ class Database:
         self._driver = driver
         self._reach = None
         self._session = None
-        self._begun = None
+        self._begun = None  # a session and its first question, while nobody waits for them
+        self._ahead = None  # a session, the question that `ask_first` has put to it, and its answer
         self._startup_options = True
         self._own_sessions = set()
         self.keeps_parameters = True
@@ -80,8 +81,18 @@ class Database:
 
         Arguments: `sql` with :name for each of `params`. Raises SqlFailure, Unreachable, CredentialsRefused.
         """
+        return self.ask(sql, **params)()
+
+    def ask(self, sql, **params):
+        """Send a SELECT now, and return the function that waits for its rows and returns them; see `rows`."""
+        session = self.session()
+        ahead, self._ahead = self._ahead, None
+        answer = ahead[2] if ahead and ahead[:2] == (session, sql) else session.ask(sql, **params)
+        return lambda: self._heard(answer)
+
+    def _heard(self, answer):
         try:
-            return self.session().rows(sql, **params)
+            return answer()
         except StatementFailed as failed:
             raise failure_of(failed.error, self.where) from None
         except ConnectionLost as lost:
@@ -106,9 +117,20 @@ class Database:
         return self._session
 
     def begin(self):
-        """Start psql for the command's session without waiting for it: the caller reads files meanwhile."""
+        """Start psql for the command's session without waiting: the caller loads code and reads files meanwhile."""
         if self._session is None and self._begun is None and self.reach.driver == "psql":
-            self._begun = self._open(OWN_LOGIN, NO_PARAMETERS)
+            self._begun = self._open_asked(OWN_LOGIN, NO_PARAMETERS)
+
+    def ask_first(self, sql):
+        """Put `sql` to a session that was begun; its rows are asked for later, by the same text."""
+        if self._begun:
+            session = self._begun[0]
+            self._ahead = (session, sql, session.ask(sql))
+
+    def _open_asked(self, login, parameters):
+        """A session that is not checked yet, and what returns the rows of SQL_HELD, which checks it."""
+        session = self._open(login, parameters)
+        return session, session.ask(SQL_HELD)
 
     def connect(self, login=OWN_LOGIN, parameters=NO_PARAMETERS):
         """A session of its own, checked to be open.
@@ -116,14 +138,14 @@ class Database:
         Arguments: `login`, another role to log in as; `parameters`, server settings by name for the whole session,
         beside ours. Raises Unreachable or CredentialsRefused.
         """
-        return self._checked(lambda: self._open(login, parameters), login, parameters)
+        return self._checked(lambda: self._open_asked(login, parameters), login, parameters)
 
     def _checked(self, opened, login, parameters):
-        """What `opened` gives, once it has answered a first question."""
+        """The session that `opened` gives, once it has answered a first question."""
         session = None
         try:
-            session = opened()
-            answer = session.rows(SQL_HELD)[0]
+            session, held = opened()
+            answer = held()[0]
             self.keeps_parameters = answer["held"]
             if not answer["held"]:
                 self._settle_behind_pooler(session, answer["pid"], login, parameters)
@@ -233,9 +255,17 @@ class Database:
                 **process,
             )
 
+    def finish(self):
+        """Tell the command's session that no question follows, and do not wait for its end."""
+        for session in self._sessions():
+            session.finish()
+
+    def _sessions(self):
+        return [session for session in (self._session, self._begun and self._begun[0]) if session]
+
     def close(self):
         """End the command's session."""
-        for session in filter(None, (self._session, self._begun)):
+        for session in self._sessions():
             session.close()
         self._session = self._begun = None
 

@@ -63,6 +63,10 @@ class LibpqSession:
         result = self._run(as_rows_query(quoting.bind(sql, params) if params else sql), None, None)
         return json.loads(result.get_value(0, 0))
 
+    def ask(self, sql, **params):
+        """The function that returns the rows of a SELECT; see PsqlSession.ask. Here nothing is sent before that."""
+        return lambda: self.rows(sql, **params)
+
     def execute(self, *texts):
         """Run SQL texts of ours as one query, for their effect."""
         for _ in self.perform([Unit("", closing=texts)]):
@@ -191,7 +195,7 @@ class LibpqSession:
         self.alive = False
         self._connection.close()
 
-    abandon = close
+    abandon = finish = close
 
 
 def _copy_result(result, copied, notices):

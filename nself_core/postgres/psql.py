@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections import namedtuple
 
 from nself_core import processes
@@ -30,6 +31,7 @@ from nself_core.sql import quoting
 # what a stopped run still does in the pipe is short.
 UNITS_AHEAD = 24
 CHUNK = 65536
+END_SECONDS = 5
 
 # A stream that is cut inside \\echo can end in \\e, which opens an editor and would wait for a person.
 ENVIRONMENT = {"PSQL_EDITOR": "false"}
@@ -87,6 +89,12 @@ def _copy_lines(data, csv):
     return data + ("" if not data or data.endswith("\n") else "\n") + "\\.\n"
 
 
+class _Answer:
+    """The rows of one question; None until they have been heard."""
+
+    rows = None
+
+
 class PsqlSession:
     """A session over one psql process.
 
@@ -104,6 +112,7 @@ class PsqlSession:
         self._mark = "nself_" + os.urandom(9).hex()
         self._child = processes.start(argv, env)
         self._pending = bytearray(PREAMBLE.encode())
+        self._asked: list = []
         self._out = _Lines()
         self._errors = bytearray()
         for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
@@ -120,11 +129,30 @@ class PsqlSession:
 
         Arguments: `sql` with :name for each of `params`. Raises StatementFailed or ConnectionLost.
         """
-        import json
+        return self.ask(sql, **params)()
 
+    def ask(self, sql, **params):
+        """Send a SELECT now, and return the function that waits for its rows and returns them; see `rows`."""
         query = as_rows_query(quoting.bind(sql, params) if params else sql)
         self.send(f"\\o\n{query};\n\\o /dev/null\n\\echo {self._mark} d\n")
-        return json.loads("\n".join(self._lines_to_mark(None, None)))
+        answer = _Answer()
+        self._asked.append(answer)
+        if not self._child.stdin.closed:
+            self._write()
+        return lambda: self._hear(answer)
+
+    def _hear(self, answer):
+        """The rows of `answer`, after those of what was asked before it."""
+        import json
+
+        while self._asked and answer.rows is None:
+            first = self._asked.pop(0)
+            first.rows = json.loads("\n".join(self._lines_to_mark(None, None)))
+        return answer.rows
+
+    def _hear_all(self):
+        if self._asked:
+            self._hear(self._asked[-1])
 
     def _lines_to_mark(self, unit, index):
         lines = []
@@ -141,6 +169,7 @@ class PsqlSession:
         psql describes the statement by the extended protocol before it runs, which takes no second statement along.
         Raises StatementFailed, ConnectionLost or UsageFailure (the text is not Unicode).
         """
+        self._hear_all()
         unit = Unit("query", statements=(_Text(text, copy_data),))
         run = _statement_text(unit.statements[0], self._in_file)
         if before:
@@ -188,6 +217,7 @@ class PsqlSession:
 
         Nothing of a later unit runs after one that failed. Raises StatementFailed or ConnectionLost.
         """
+        self._hear_all()
         ahead: list = []
         try:
             for unit in units:
@@ -258,8 +288,11 @@ class PsqlSession:
             if not self._pump():
                 self._raise_end(unit, index)
 
-    def _pump(self):
-        """Write what can be written and read what can be read; False when psql has ended and all is read."""
+    def _pump(self, seconds=None):
+        """Write what can be written and read what can be read; False when psql has ended and all is read.
+
+        Waits until one of them is possible, or for `seconds`.
+        """
         child = self._child
         poll = select.poll()
         if self._pending and not child.stdin.closed:
@@ -269,7 +302,7 @@ class PsqlSession:
             poll.register(stream.fileno(), select.POLLIN)
         if not open_streams:
             return False
-        ready = dict(poll.poll())
+        ready = dict(poll.poll(None if seconds is None else seconds * 1000))
         for stream in open_streams:
             if stream.fileno() in ready:
                 self._read(stream)
@@ -290,6 +323,8 @@ class PsqlSession:
         try:
             written = os.write(self._child.stdin.fileno(), self._pending[:CHUNK])
             del self._pending[:written]
+        except BlockingIOError:
+            return  # the pipe is full: the rest follows when psql has read
         except (BrokenPipeError, ConnectionResetError):
             self._pending.clear()
             self._child.stdin.close()
@@ -309,16 +344,19 @@ class PsqlSession:
             raise StatementFailed(label, index, ServerError("XX000", text.strip() or "psql stopped"))
         raise ConnectionLost(label, index, _last_words(text) or _how_it_ended(code))
 
-    def close(self):
-        """End psql: what it was sent is finished first, within 5 seconds."""
-        import subprocess
+    def finish(self):
+        """Tell psql that nothing more comes; it ends by itself."""
+        self.alive = False
+        if not self._pending:
+            self._child.stdin.close()
 
+    def close(self):
+        """End psql: what it was sent is finished first, within END_SECONDS. It closes its streams when it ends."""
         self.alive = False
         child = self._child
-        try:
-            child.stdin.close()
-            child.wait(5)
-        except (OSError, subprocess.TimeoutExpired):
+        child.stdin.close()
+        deadline = time.monotonic() + END_SECONDS
+        while (left := deadline - time.monotonic()) > 0 and self._pump(left):
             pass
         processes.kill(child)
         self._remove_files()

@@ -44,9 +44,7 @@ def find_reach(settings, driver=None):
 
 def find_psql():
     """The host's psql, or None. Debian's is a Perl script that starts the real one: that costs 20 ms a start."""
-    import shutil
-
-    found = shutil.which("psql")
+    found = processes.find_program("psql")
     if found and os.path.basename(os.path.realpath(found)) == "pg_wrapper":
         versions = os.listdir("/usr/lib/postgresql") if os.path.isdir("/usr/lib/postgresql") else []
         numbers = sorted((int(v) for v in versions if v.isdigit()), reverse=True)

@@ -1,0 +1,148 @@
+"""What a handler is given: the settings, the database and the console of one command, and who performs its steps.
+
+This room stands right below the face and above all groups: it imports each inside the function that needs it, so that
+a command pays for its own group only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from nself_core.failures import Failure
+
+
+class Context:
+    """One command under way: its settings, its database and its console, each made when first asked for."""
+
+    def __init__(self, command, args, console):
+        self.command = command
+        self.args = args
+        self.console = console
+        self._settings = None
+        self._databases = []
+        self._reloads = False
+
+    @property
+    def settings(self):
+        """The settings of the chosen environment."""
+        if self._settings is None:
+            from nself_core.settings import load_settings
+
+            args = self.args
+            self._settings = load_settings(args.project, args.env, args.url)
+            self.console.add_secrets(self._settings.secrets)
+            for name, shown, source in self._settings.describe() if args.verbose else ():
+                self.console.detail(f"{name}={shown}  ({source})")
+        return self._settings
+
+    @property
+    def database(self):
+        """The database of the chosen environment; connected with the first question."""
+        if not self._databases:
+            self._databases.append(self._open(self.settings))
+        return self._databases[0]
+
+    def other_database(self, env):
+        """The database of another environment, as (settings, Database)."""
+        settings = self.settings.for_env(env)
+        self.console.add_secrets(settings.secrets)
+        database = self._open(settings)
+        self._databases.append(database)
+        return settings, database
+
+    def _open(self, settings):
+        from nself_core.postgres.database import Database
+
+        return Database(settings, self.command, self.console.sql, self.args.driver)
+
+    def execute(self, plan, performers):
+        """Show or perform a plan."""
+        from nself_core.plan import execute
+
+        return execute(plan, performers, self.args.dry_run, self._consent)
+
+    def _consent(self, plan):
+        """Ask before destroying; `down`, `repair` and `reset-checksum` ask only in prod (issue 2)."""
+        from nself_core.consent import Target, confirm
+
+        if not self.settings.is_prod and not plan.asks_everywhere:
+            return
+        target = Target(self.settings.env, self.database.where, self.database.name, self.settings.project_name)
+        confirm(
+            self.console,
+            target,
+            plan.loses,
+            force=self.args.force,
+            confirm_name=self.args.confirm,
+            environ=os.environ,
+            stdin=sys.stdin,
+        )
+
+    def with_reload(self, plan, facts, args):
+        """The plan, followed by the reload of Hasura's metadata where there is a Hasura and it is wanted."""
+        from nself_core.migrations import reload
+
+        if args.skip_metadata:
+            return plan
+        reloaded = reload.after(plan, facts, self.settings)
+        self._reloads = reloaded is not plan
+        return reloaded
+
+    def migration_performers(self, direction, args):
+        """What performs the steps of `migrate up` and `migrate down`."""
+        return {
+            "migration": lambda steps: self._run_migrations(steps, direction, args),
+            "reload": self._reload_metadata,
+        }
+
+    def _run_migrations(self, steps, direction, args):
+        from nself_core.migrations import live_api, runner
+
+        def guard(facts):
+            return live_api.open_guard(self.database, facts, self.settings, args.allow_inconsistent)
+
+        options = runner.Options(direction, args.lock_wait, guard, self.console.progress)
+        try:
+            return runner.run(self.database, [step.work for step in steps], options)
+        except Failure as failure:
+            self._reload_after(failure)
+            raise
+
+    def _reload_after(self, failure):
+        """Reload the metadata also where a run failed after it had changed something."""
+        if self._reloads and any((failure.data or {}).get(name) for name in ("applied", "rolled_back")):
+            report = self._reload_metadata(())
+            failure.data.update(report.data)
+            failure.warnings = (*failure.warnings, *report.warnings)
+
+    def _reload_metadata(self, steps):
+        from nself_core.migrations import reload
+
+        return reload.perform(self.settings)
+
+    def sql_performers(self):
+        """What performs steps of plain SQL on the bookkeeping, under the migration lock."""
+        from nself_core.migrations import repair
+
+        return {"sql": lambda steps: repair.perform(self.database, steps, self.console.progress)}
+
+    def shell_performers(self):
+        """What performs the steps of `shell`; each has one step."""
+        from nself_core import shell as room
+
+        return {
+            "reader": lambda steps: room.install_reader(self.database, steps[0]),
+            "statement": lambda steps: room.run_statement(self.database, steps[0]),
+            "terminal": lambda steps: room.open_terminal(self.database, steps[0], self.console.warn),
+        }
+
+    def finish(self):
+        """Let the sessions end while the report is written."""
+        for database in self._databases:
+            database.finish()
+
+    def close(self):
+        """End the sessions."""
+        for database in self._databases:
+            database.close()
