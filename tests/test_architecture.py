@@ -22,7 +22,7 @@ FLOORS = [
     {"redaction", "output", "env_files", "environments", "settings", "consent", "shapes"},
     {"plan", "processes", "sql"},
     {"postgres", "http"},
-    {"guard"},
+    {"guard", "bookkeeping", "catalogue"},
     {"hasura"},
     {"migrations", "inventory", "shell", "server"},
     {"context"},

@@ -15,9 +15,9 @@ from psycopg.rows import tuple_row
 from nself_core.failures import FileFailure, Unreachable, UsageFailure
 from nself_core.migrations import create
 from nself_core.migrations.files import LARGEST_VERSION, Listing, Migration
-from nself_core.migrations.script import read_down_script, read_script
 from nself_core.migrations.undo import undo
 from nself_core.sql.lexer import split
+from nself_core.sql.script import read_down_script, read_script
 
 NOW = time.struct_time((2026, 2, 7, 9, 5, 1, 5, 38, 0))
 STAMP = 20260207090501

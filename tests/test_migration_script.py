@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nself_core.failures import FileFailure
-from nself_core.migrations.script import (
+from nself_core.sql.script import (
     prefix_hash,
     prefix_hashes,
     read_down_script,

@@ -27,7 +27,7 @@ from nself_core.migrations.planning import (
     plan_run,
 )
 from nself_core.migrations.planning import Work as PlannedWork
-from nself_core.migrations.script import read_script
+from nself_core.sql.script import read_script
 
 TEXT = "SELECT 1;"
 

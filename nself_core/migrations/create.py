@@ -11,13 +11,13 @@ import os
 import time
 
 from nself_core.failures import FileFailure, Unreachable, UsageFailure
-from nself_core.migrations.directives import TO_BE_WRITTEN, read_head
 from nself_core.migrations.files import LARGEST_VERSION
-from nself_core.migrations.script import NO_TRANSACTION, SELF_TEST, read_script
 from nself_core.migrations.undo import undo
 from nself_core.output import Report
 from nself_core.plan import Plan, Step
+from nself_core.sql.directives import TO_BE_WRITTEN, read_head
 from nself_core.sql.lexer import split
+from nself_core.sql.script import NO_TRANSACTION, SELF_TEST, read_script
 from nself_core.sql.statements import is_session_setting
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")

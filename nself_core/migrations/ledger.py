@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections import namedtuple
 
+from nself_core.bookkeeping.proof import LOCK_KEY, SQL_CREATE_SCHEMA, locked, proven
 from nself_core.failures import SqlFailure
 from nself_core.sql.quoting import identifier, literal
-
-# Advisory locks are per database; the number spells "nself" in ASCII.
-LOCK_KEY = 0x6E73656C66
 
 # The fact that each table's presence is.
 TABLES = {
@@ -57,8 +55,7 @@ SQL_CREATE_SCHEMA_MIGRATIONS = (
 )
 
 SQL_CREATE_RECORDS = (
-    "CREATE SCHEMA IF NOT EXISTS nself_db",
-    "REVOKE ALL ON SCHEMA nself_db FROM PUBLIC",
+    *SQL_CREATE_SCHEMA,
     """CREATE TABLE IF NOT EXISTS nself_db.migrations (
     version bigint PRIMARY KEY,
     name text NOT NULL,
@@ -177,28 +174,6 @@ def sql_create(facts):
     if not facts["records"]:
         texts += SQL_CREATE_RECORDS
     return texts
-
-
-def proven(value):
-    """SQL for `value` that is NULL unless the transaction is the one we began and the lock is still ours.
-
-    It stands where a column is NOT NULL, so that a lost transaction or lock makes the bookkeeping itself fail.
-    A setting would be no proof: a file's RESET ALL empties it.
-    """
-    return (
-        "CASE WHEN pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text = :'nself_xid' "
-        f"THEN {locked(value)} END"
-    )
-
-
-def locked(value):
-    """SQL for `value` that is NULL unless the lock is still ours."""
-    return f"CASE WHEN pg_catalog.pg_try_advisory_lock({LOCK_KEY}) THEN {literal(value)} END"
-
-
-def is_unproven(error):
-    """Whether a ServerError is the refusal of a NULL that `proven` or `locked` put into our table."""
-    return error.sqlstate == "23502" and any(f'"{column}"' in error.message for column in ("checksum", "direction"))
 
 
 def sql_applied(migration, mode, statements, checksum_sql):

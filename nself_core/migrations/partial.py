@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 
+from nself_core.bookkeeping.proof import AS_OURSELVES, is_unproven
 from nself_core.failures import CheckFailed, Failure, MigrationFailed
 from nself_core.migrations import ledger, units
-from nself_core.migrations.script import prefix_hash
 from nself_core.postgres.errors import failure_of
 from nself_core.postgres.session import CLOSING, ConnectionLost, StatementFailed, Unit
 from nself_core.sql import statements as sql_statements
 from nself_core.sql.lexer import split
 from nself_core.sql.quoting import identifier, qualified
+from nself_core.sql.script import prefix_hash
 
 DONE, UNDONE, UNKNOWN = "done", "undone", "unknown"
 
@@ -107,7 +108,7 @@ def _known_to_have_failed(database, work):
 
 def _mark_done(database, work, count):
     text = ledger.sql_done(work.migration.version, count, prefix_hash(work.script.statements, count))
-    database.execute("BEGIN", *units.AS_OURSELVES, text, "COMMIT")
+    database.execute("BEGIN", *AS_OURSELVES, text, "COMMIT")
 
 
 def _undecided(work, number, statement):
@@ -187,7 +188,7 @@ def _regclass(schema, name):
 def _failure(database, work, failed):
     """The failure of a file outside a transaction: what failed, what is done, where the next run goes on."""
     script = work.script
-    if ledger.is_unproven(failed.error) and failed.index == CLOSING:
+    if is_unproven(failed.error) and failed.index == CLOSING:
         return MigrationFailed(
             "the file gave up the migration lock, and another run may have it",
             "leave pg_advisory_unlock_all() and DISCARD ALL out of it, then run it again: it goes on where it stopped",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from nself_core.bookkeeping import lock
 from nself_core.failures import CheckFailed, UsageFailure
-from nself_core.migrations import ledger, lock, survey
+from nself_core.migrations import ledger, survey
 from nself_core.migrations.planning import DIRTY
-from nself_core.migrations.script import prefix_hash
 from nself_core.output import Report
 from nself_core.plan import Plan, Step
+from nself_core.sql.script import prefix_hash
 
 
 def choose(applied, pending, done, undone):

@@ -11,11 +11,14 @@ import random
 import time
 from collections import namedtuple
 
+from nself_core.bookkeeping import lock
+from nself_core.bookkeeping.proof import is_unproven
+from nself_core.bookkeeping.units import transaction_settings
 from nself_core.failures import CheckFailed, Failure, Interrupted, MigrationFailed, Unreachable
 from nself_core.guard.check_sql import BROKEN_SQLSTATE
 from nself_core.guard.requirements import describe
 from nself_core.migrations import ledger as ledgers
-from nself_core.migrations import lock, partial, units
+from nself_core.migrations import partial, units
 from nself_core.output import Report
 from nself_core.postgres.errors import RETRYABLE, connection_failure, failure_of
 from nself_core.postgres.session import CLOSING, ConnectionLost, StatementFailed
@@ -215,14 +218,14 @@ def stream_failure(where, work, failed):
     error, script = failed.error, work.script
     if failed.index == CLOSING and error.sqlstate == BROKEN_SQLSTATE:
         return api_failure(work, json.loads(error.detail or "[]"), "would break the live API; nothing of it was kept")
-    if failed.index == CLOSING and ledgers.is_unproven(error):
+    if failed.index == CLOSING and is_unproven(error):
         return MigrationFailed(
             "the file ended the transaction it ran in, or gave up the migration lock; it is not recorded",
             "leave BEGIN, COMMIT and pg_advisory_unlock_all() out of it, or mark it -- nself:no-transaction",
             file=script.file,
         )
     if isinstance(failed.index, int):
-        statement = script.statements[failed.index + len(units.transaction_settings(script))]
+        statement = script.statements[failed.index + len(transaction_settings(script))]
         failure = failure_of(
             error, where, statement.text, script.file, statement.line, statement.column, MigrationFailed
         )
@@ -239,7 +242,7 @@ def lost_failure(where, lost):
     failure.hint = "what was not committed is undone; run the same command again, it goes on from there"
     script = getattr(lost.label, "script", None)
     if script and isinstance(lost.index, int):
-        statement = script.statements[lost.index + len(units.transaction_settings(script))]
+        statement = script.statements[lost.index + len(transaction_settings(script))]
         failure.file, failure.line, failure.column = script.file, statement.line, statement.column
         failure.excerpt = "  " + statement.text.split("\n")[0]
     elif script:

@@ -76,7 +76,7 @@ def read_ups(entries):
 
 def _read_up(entry):
     # Imported where a file is split: status and a run with nothing to do are 20 ms faster for it.
-    from nself_core.migrations.script import read_script
+    from nself_core.sql.script import read_script
 
     migration = entry.migration
     text = files.read_text(migration.up_path, migration.file)
@@ -92,7 +92,7 @@ def read_downs(entries):
 
 
 def _read_down(entry):
-    from nself_core.migrations.script import SELF_TEST, read_down_script
+    from nself_core.sql.script import SELF_TEST, read_down_script
 
     migration = entry.migration
     text = files.read_text(migration.down_path, migration.down_file)
@@ -109,7 +109,7 @@ def read_recordings(entries):
 
 
 def _read_recording(migration):
-    from nself_core.migrations.script import TRANSACTION, read_script
+    from nself_core.sql.script import TRANSACTION, read_script
 
     checksum = checksum_of(migration)
     try:

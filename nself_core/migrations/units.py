@@ -6,26 +6,11 @@ runs half a statement").
 
 from __future__ import annotations
 
-import itertools
-
+from nself_core.bookkeeping.proof import AS_OURSELVES, NOTICE_DEATH, OWN_BEGIN, RESET_SESSION, locked, proven
+from nself_core.bookkeeping.units import file_unit, timeouts, transaction_settings
 from nself_core.migrations import ledger
-from nself_core.migrations.script import prefix_hashes, settings_before
 from nself_core.postgres.session import Unit
-from nself_core.sql.quoting import literal
-from nself_core.sql.statements import first_words
-
-# What a file may have left in the session; RESET ALL does not touch the role.
-RESET_ROLE = ("SET SESSION AUTHORIZATION DEFAULT", "RESET ROLE")
-RESET_SESSION = (*RESET_ROLE, "RESET ALL", "CLOSE ALL", "DEALLOCATE ALL", "DISCARD TEMP")
-# Without it the server notices a dead client only when it next talks to it (manual, client_connection_check_interval,
-# since 14). RESET ALL empties it, so each unit sets it anew.
-NOTICE_DEATH = (
-    "CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 140000 "
-    "THEN pg_catalog.set_config('client_connection_check_interval', '1s', false) END"
-)
-# For bookkeeping between two statements of a file: the file's own settings come back with the end of the transaction.
-OWN_BEGIN = "BEGIN READ WRITE"  # whatever default_transaction_read_only a file has set
-AS_OURSELVES = ("SET LOCAL SESSION AUTHORIZATION DEFAULT", "SET LOCAL ROLE NONE")
+from nself_core.sql.script import prefix_hashes, settings_before
 
 
 def transaction_unit(label, work, guard_texts=()):
@@ -34,28 +19,14 @@ def transaction_unit(label, work, guard_texts=()):
     Arguments: `label`, any value that tells units apart; `work`, a Work; `guard_texts`, SQL that fails when the
     migration would break the live API.
     """
-    script = work.script
-    opening = (
-        script.begin_text or "BEGIN",
-        *(statement.text for statement in transaction_settings(script)),
-        *_timeouts(script, "SET LOCAL"),
-        f"SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS nself_xid, {NOTICE_DEATH} AS nself_watch",
-    )
-    closing = ("SET CONSTRAINTS ALL IMMEDIATE", *RESET_SESSION, *guard_texts, *_bookkeeping(work), "COMMIT")
-    return Unit(label, opening, script.statements[len(transaction_settings(script)) :], closing)
-
-
-def transaction_settings(script):
-    """The SET TRANSACTION statements a file begins with: they must come before any query, ours too."""
-    settings = itertools.takewhile(lambda s: first_words(s, 2) == ("SET", "TRANSACTION"), script.statements)
-    return tuple(settings)
+    return file_unit(label, work.script, (*guard_texts, *_bookkeeping(work)))
 
 
 def _bookkeeping(work):
     if work.direction == "down":
         return ledger.sql_removed(work.migration.version)
     return ledger.sql_applied(
-        work.migration, work.script.mode, len(work.script.statements), ledger.proven(work.checksum)
+        work.migration, work.script.mode, len(work.script.statements), proven(work.checksum)
     )
 
 
@@ -66,10 +37,10 @@ def self_test_unit(label, work):
     opening = (
         script.begin_text or "BEGIN",
         *(statement.text for statement in settings),
-        *_timeouts(script, "SET LOCAL"),
+        *timeouts(script, "SET LOCAL"),
         f"SELECT {NOTICE_DEATH} AS nself_watch",
     )
-    record = ledger.sql_applied(work.migration, script.mode, len(script.statements), ledger.locked(work.checksum))
+    record = ledger.sql_applied(work.migration, script.mode, len(script.statements), locked(work.checksum))
     closing = ("ROLLBACK", *RESET_SESSION, "BEGIN", *record, "COMMIT")
     return Unit(label, opening, script.statements[len(settings) :], closing)
 
@@ -111,16 +82,7 @@ def _finish(work):
 
 def session_units(work, done):
     """The units that bring a new session to where the file left the old one: its timeouts, its SETs so far."""
-    yield Unit(None, closing=(*_timeouts(work.script, "SET"), f"SELECT {NOTICE_DEATH}"))
+    yield Unit(None, closing=(*timeouts(work.script, "SET"), f"SELECT {NOTICE_DEATH}"))
     settings = settings_before(work.script.statements, done)
     if settings:
         yield Unit(None, statements=settings)
-
-
-def _timeouts(script, verb):
-    texts = []
-    if script.lock_timeout is not None:
-        texts.append(f"{verb} lock_timeout = {literal(script.lock_timeout)}")
-    if script.statement_timeout is not None:
-        texts.append(f"{verb} statement_timeout = {literal(script.statement_timeout)}")
-    return tuple(texts)

@@ -13,7 +13,7 @@ import re
 from collections import namedtuple
 
 from nself_core.failures import FileFailure
-from nself_core.migrations.directives import read_head, refuse_part
+from nself_core.sql.directives import read_head, refuse_part
 from nself_core.sql.lexer import split
 from nself_core.sql.statements import (
     first_words,

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import time
 
+from nself_core.bookkeeping.proof import LOCK_KEY, NOTICE_DEATH
 from nself_core.failures import LockHeld, Refused
-from nself_core.migrations.ledger import LOCK_KEY
-from nself_core.migrations.units import NOTICE_DEATH
 from nself_core.postgres.database import SQL_PROCESS
 
 POLL_SECONDS = 0.25
@@ -27,6 +26,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.classid = {LOCK_KEY >> 32} AND l.objid = {LOCK_KEY & 0xFFFFFFFF}
   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
+
 
 def take_lock(database, wait, tell):
     """Take the migration lock in the command's session and return the server's process, its row of SQL_PROCESS.
