@@ -15,7 +15,7 @@ Column.__doc__ = """One column.
 
 `type`, as SQL writes it ("character varying(20)"), a domain as its base type; `array`, whether that is an array;
 `nullable` and `default`, whether it may be NULL and whether it has a default; `identity`, "always", "by default" or
-""; `generated`, whether it is computed; `sequence`, SQL for the name of the sequence it takes its numbers from, or None.
+""; `generated`, whether it is computed; `sequence`, SQL for the name of the sequence it takes numbers from, or None.
 """
 
 
@@ -125,8 +125,8 @@ SELECT coalesce((SELECT pg_catalog.json_agg(tables) FROM tables), '[]') AS table
 def find_tables(database, names):
     """The Facts of tables by name, in one query.
 
-    Arguments: `database`, asked in its session and by its search_path; `names`, an iterable of (schema or None, name) as
-    the catalogue spells them. A name that means no table, view or foreign table is left out.
+    Arguments: `database`, asked in its session and by its search_path; `names`, an iterable of (schema or None, name)
+    as the catalogue spells them. A name that means no table, view or foreign table is left out.
     """
     asked = list(dict.fromkeys(names))
     if not asked:
