@@ -1,4 +1,4 @@
-"""Which files are migrations: their versions, their down files, their text and checksum.
+"""Which files are migrations: their versions and their down files.
 
 A migration is named by its leading digits, read as a number: `7_a.sql` stands before `0010_b.sql`. The forms
 (issue 2, Migrations) are `<version>_<name>.sql`, `<version>_<name>.up.sql` and `<version>_<name>/up.sql`; the
@@ -14,22 +14,12 @@ from collections import namedtuple
 
 from nself_core.failures import FileFailure, UsageFailure
 
-# Python's own SHA-256, where it is to be had: hashlib loads OpenSSL, which takes 3 ms and pays off from megabytes.
-try:
-    from _sha2 import sha256  # since Python 3.12
-except ImportError:
-    try:
-        from _sha256 import sha256
-    except ImportError:
-        from hashlib import sha256
-
 LARGEST_VERSION = 2**63 - 1  # hdb_catalog.schema_migrations.version is a bigint
 NAME_FORM = "<version>_<name>.sql"
 DEFAULT_SOURCE = "default"
 # Folders beside migrations that real projects keep and that are never a source (reference/nself.md, section 6).
 NOT_A_SOURCE = frozenset(("rollback", "rollbacks", "down", "downs", "sqlite"))
 NOT_FOR_US = frozenset(("rollback", "sqlite"))  # `0001_x.sqlite.sql`, `0001_x.rollback.sql`
-CHUNK = 65536
 SHOWN_AT_MOST = 5  # names in one warning
 
 SCHEMES = {
@@ -431,47 +421,3 @@ def parse_version(text):
 def _version_hint(text):
     digits = _leading_digits(os.path.basename(text))
     return f"give the number alone: {digits}" if digits else "a version is the number at the head of the file's name"
-
-
-def read_bytes(path, file):
-    """The bytes of a migration. Raises FileFailure under the name `file` where it cannot be read."""
-    # Without a file object: of a thousand small files each costs half.
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            data = os.read(handle, CHUNK)
-            return data + b"".join(iter(lambda: os.read(handle, CHUNK), b"")) if len(data) == CHUNK else data
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise FileFailure(f"cannot be read: {error.strerror}", file=file) from error
-
-
-def read_text(path, file):
-    """The text of a migration without its BOM, line ends as they are.
-
-    Raises FileFailure, with line and column, for what the lexer's `decode` refuses: NUL bytes, bytes that are not
-    UTF-8, UTF-16.
-    """
-    from nself_core.sql.lexer import decode
-
-    return decode(read_bytes(path, file), file)
-
-
-def checksum(text):
-    """SHA-256 in hex over the text with its BOM dropped and CRLF and CR as LF (issue 2)."""
-    return _hashed(text.encode("utf-8"))
-
-
-def checksum_of_file(path, file):
-    """The same as `checksum(read_text(path, file))` for every file that can be read, without reading it as text."""
-    return _hashed(read_bytes(path, file))
-
-
-def _hashed(data):
-    while data.startswith(b"\xef\xbb\xbf"):  # twice: an editor that adds its own
-        data = data[3:]
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return sha256(data).hexdigest()
-

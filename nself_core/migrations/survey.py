@@ -6,6 +6,7 @@ from collections import namedtuple
 
 from nself_core.failures import CheckFailed, FileFailure, UsageFailure
 from nself_core.migrations import files, ledger, planning
+from nself_core.sql import source
 
 SQL_ANY_RECORD = "SELECT version FROM nself_db.migrations LIMIT 1"
 
@@ -63,7 +64,7 @@ def survey_for_run(settings, database):
 
 def checksum_of(migration):
     """The checksum of a migration's up file, SHA-256 in hexadecimal."""
-    return files.checksum_of_file(migration.up_path, migration.file)
+    return source.checksum_of_file(migration.up_path, migration.file)
 
 
 def read_ups(entries):
@@ -79,8 +80,8 @@ def _read_up(entry):
     from nself_core.sql.script import read_script
 
     migration = entry.migration
-    text = files.read_text(migration.up_path, migration.file)
-    checksum = files.checksum(text)
+    text = source.read_text(migration.up_path, migration.file)
+    checksum = source.checksum(text)
     script = read_script(text, migration.file, checksum)
     planning.check_resumed(entry, script)
     return planning.Work(migration, script, "up", checksum, text)
@@ -95,8 +96,8 @@ def _read_down(entry):
     from nself_core.sql.script import SELF_TEST, read_down_script
 
     migration = entry.migration
-    text = files.read_text(migration.down_path, migration.down_file)
-    script = read_down_script(text, migration.down_file, files.checksum(text))
+    text = source.read_text(migration.down_path, migration.down_file)
+    script = read_down_script(text, migration.down_file, source.checksum(text))
     if script.mode == SELF_TEST:
         raise FileFailure("this down file ends in ROLLBACK, so it would undo nothing", file=migration.down_file)
     planning.check_resumed(entry, script)
@@ -113,7 +114,7 @@ def _read_recording(migration):
 
     checksum = checksum_of(migration)
     try:
-        script = read_script(files.read_text(migration.up_path, migration.file), migration.file, checksum)
+        script = read_script(source.read_text(migration.up_path, migration.file), migration.file, checksum)
     except FileFailure as problem:
         return Recording(migration, TRANSACTION, (), checksum, problem)
     return Recording(migration, script.mode, script.statements, checksum, None)

@@ -71,7 +71,7 @@ class Script(
 def read_script(text, file, checksum):
     """The `Script` of an up file.
 
-    Arguments: `text`, as `files.read_text` gives it; `file`, its name; `checksum`, of the same text. Raises
+    Arguments: `text`, as `source.read_text` gives it; `file`, its name; `checksum`, of the same text. Raises
     FileFailure with file, line and column for what the lexer refuses, for transaction control that would break
     the run, for a down part in the file, for bad directives, and for a file that says it is not written yet.
     """
