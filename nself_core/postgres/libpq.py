@@ -13,6 +13,7 @@ from nself_core.postgres.session import (
     CLOSING,
     OPENING,
     ConnectionLost,
+    DataFile,
     Done,
     Result,
     StatementFailed,
@@ -170,9 +171,8 @@ class LibpqSession:
         if copy_data is None:
             self._pg.put_copy_end(b"there is no data for this COPY in the file")
             return
-        data = copy_data.encode()
-        for start in range(0, len(data), CHUNK):
-            self._pg.put_copy_data(data[start:start + CHUNK])
+        for chunk in copy_data.chunks() if isinstance(copy_data, DataFile) else _chunks(copy_data.encode()):
+            self._pg.put_copy_data(chunk)
             self._flush()
         self._pg.put_copy_end()
 
@@ -196,6 +196,10 @@ class LibpqSession:
         self._connection.close()
 
     abandon = finish = close
+
+
+def _chunks(data):
+    return (data[start : start + CHUNK] for start in range(0, len(data), CHUNK))
 
 
 def _copy_result(result, copied, notices):

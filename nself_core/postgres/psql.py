@@ -19,6 +19,7 @@ from nself_core.postgres.session import (
     CLOSING,
     OPENING,
     ConnectionLost,
+    DataFile,
     Done,
     Result,
     StatementFailed,
@@ -32,6 +33,7 @@ from nself_core.sql import quoting
 UNITS_AHEAD = 24
 CHUNK = 65536
 END_SECONDS = 5
+MOST_PENDING = 1 << 20
 
 # A stream that is cut inside \\echo can end in \\e, which opens an editor and would wait for a person.
 ENVIRONMENT = {"PSQL_EDITOR": "false"}
@@ -52,15 +54,43 @@ def stream_text(unit, mark, in_file=None):
     text to a file and answers its path, None where psql sees no file of ours. Lines `mark s N` say that part N
     begins; `mark d` (on both streams) says that the unit is done.
     """
-    parts = []
+    return b"".join(stream_pieces(unit, mark, in_file)).decode("utf-8", "surrogatepass")
+
+
+def stream_pieces(unit, mark, in_file=None):
+    """The bytes of `stream_text` one after another: the data of a file is read while it is sent."""
     if unit.opening:
-        parts.append(f"\\echo {mark} s {OPENING}\n" + _opening(unit.opening))
+        yield _bytes(f"\\echo {mark} s {OPENING}\n" + _opening(unit.opening))
     for number, statement in enumerate(unit.statements):
-        parts.append(f"\\echo {mark} s {number}\n" + _statement_text(statement, in_file))
+        yield _bytes(f"\\echo {mark} s {number}\n")
+        if isinstance(statement.copy_data, DataFile):
+            yield from _file_copy(statement, in_file)
+        else:
+            yield _bytes(_statement_text(statement, in_file))
     if unit.closing:
-        parts.append(f"\\echo {mark} s {CLOSING}\n" + " \\;\n".join(unit.closing) + ";\n")
-    parts.append(f"\\warn {mark} d\n\\echo {mark} d\n")
-    return "".join(parts)
+        yield _bytes(f"\\echo {mark} s {CLOSING}\n" + " \\;\n".join(unit.closing) + ";\n")
+    yield _bytes(f"\\warn {mark} d\n\\echo {mark} d\n")
+
+
+def _bytes(text):
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _file_copy(statement, in_file):
+    """What makes psql run a COPY … FROM STDIN in CSV format whose data is a DataFile.
+
+    A psql on this host reads the file itself, by \\copy, which wants it all on one line.
+    """
+    target, _, options = statement.text.rpartition(" FROM STDIN ")
+    path = statement.copy_data.path
+    if not in_file or {*"\r\n"} & {*statement.text, *path}:
+        yield _bytes(f"SELECT {quoting.dollar(statement.text)} \\gexec\n")
+        yield from statement.copy_data.chunks()
+        yield b"\\.\n"
+        return
+    header = ", HEADER)" if statement.copy_data.skip else ")"
+    quoted = path.replace("'", "''")
+    yield _bytes(f"\\copy {target[5:]} FROM '{quoted}' {options[:-1]}{header}\n")
 
 
 def _statement_text(statement, in_file):
@@ -221,7 +251,8 @@ class PsqlSession:
         ahead: list = []
         try:
             for unit in units:
-                self.send(stream_text(unit, self._mark, self._in_file))
+                for piece in stream_pieces(unit, self._mark, self._in_file):
+                    self._send_piece(piece)
                 ahead.append(unit)
                 while len(ahead) >= UNITS_AHEAD:
                     yield self._finish(ahead.pop(0))
@@ -236,6 +267,15 @@ class PsqlSession:
     def send(self, text):
         """Put `text` on the way to psql."""
         self._pending += text.encode("utf-8", "surrogatepass")
+
+    def _send_piece(self, piece):
+        """As `send`, but no more than MOST_PENDING bytes are kept for a psql that is slower than we are."""
+        stdin = self._child.stdin
+        if stdin.closed:
+            return  # psql has ended, which is heard where its answer is waited for
+        self._pending += piece
+        while len(self._pending) > MOST_PENDING and not stdin.closed and self._pump():
+            pass
 
     def _write_file(self, text):
         """Write `text` to a new file, for us alone, and return its path; it is removed with the session."""

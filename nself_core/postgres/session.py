@@ -8,13 +8,39 @@ from __future__ import annotations
 
 from collections import namedtuple
 
+from nself_core.failures import FileFailure
+
 Unit = namedtuple("Unit", "label opening statements closing", defaults=((), (), ()))
 Unit.__doc__ = """Work that is sent without waiting for an answer in between.
 
 `label` names it in the answers; `opening` and `closing` are tuples of SQL texts of ours without semicolons, each
 tuple sent as one query; the row that `opening` ends with gives variables, which `closing` takes as :'name';
-`statements` are the file's own (`text`, `copy_data`), sent one by one so that an error has its place.
+`statements` are the file's own (`text`, `copy_data`: a text, a DataFile or None), sent one by one so that an error has
+its place.
 """
+
+DATA_CHUNK = 1 << 16
+
+
+class DataFile(namedtuple("DataFile", "path skip")):
+    """A COPY's data that stays in its file until it is sent: `path`, and how many bytes at its head are none of it."""
+
+    __slots__ = ()
+
+    def chunks(self):
+        """Its bytes in pieces, with a line end at the end. Raises FileFailure where it cannot be read."""
+        last = b"\n"
+        try:
+            with open(self.path, "rb") as stream:
+                stream.seek(self.skip)
+                while piece := stream.read(DATA_CHUNK):
+                    last = piece
+                    yield piece
+        except OSError as error:
+            raise FileFailure(f"cannot be read: {error.strerror}", file=self.path) from None
+        if not last.endswith((b"\n", b"\r")):
+            yield b"\n"
+
 
 Done = namedtuple("Done", "label notices")
 Done.__doc__ = "A unit has run: its `label` and the server's `notices` (ServerError) in the order they came."
