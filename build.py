@@ -25,8 +25,8 @@ ENVIRONMENT = os.path.join(ROOT, ".venv")
 DIST = os.path.join(ROOT, "dist")
 OLDEST_PYTHON = (3, 9)
 
-DEMO_EXTRAS = ("embedded", "hasura")
-TEST_EXTRAS = ("postgres", "hasura", "embedded", "dist", "test")
+DEMO_EXTRAS = ("embedded", "hasura", "typescript")
+TEST_EXTRAS = ("postgres", "hasura", "embedded", "typescript", "dist", "test")
 DIST_EXTRAS = ("postgres", "hasura", "dist")
 
 SAMPLE = ("migrations", "seeds", "fixtures", "hasura", ".env.dev")
@@ -34,6 +34,8 @@ SAMPLE = ("migrations", "seeds", "fixtures", "hasura", ".env.dev")
 DEMO_COMMANDS = (
     ("migrate", "up"),
     ("migrate", "status"),
+    ("seed", "graph"),
+    ("seed", "run"),
     ("list", "--counts"),
     ("shell", "--command", "SELECT code, name, symbol FROM np_currencies ORDER BY code"),
 )

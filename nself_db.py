@@ -102,12 +102,19 @@ COMMAND = option("--command", metavar="SQL", help="run one SQL statement and exi
 RW = option("--rw", action="store_true", help="read-write (default: read-only)")
 INSTALL_READER = option("--install-reader", action="store_true", help="make the login role that read-only shells use")
 
+SEED_FILE = option("--file", metavar="FILE", help="only this seed")
+TAG = option("--tag", metavar="TAG", help="only seeds with this tag: a folder's name, or a word of their own")
+CHANGED = option("--changed", action="store_true", help="only seeds that are new or were edited since they ran")
+TWICE = option("--twice", action="store_true", help="run each seed twice: the second time must add nothing")
+FORMAT = option("--format", choices=("text", "mermaid", "dot"), default="text", help="text (default), mermaid or dot")
+
 # ---------------------------------------------------------------------------------------------------------------
 # The commands.
 # ---------------------------------------------------------------------------------------------------------------
 
 GROUPS = {
     "migrate": "Apply, roll back, inspect and create schema migrations.",
+    "seed": "Fill the database with reference and test data, in the order its tables need.",
     "server": "The embedded server of a project that has no stack (NSELF_DB_ENGINE=embedded).",
 }
 
@@ -132,6 +139,15 @@ COMMANDS = (
     row("migrate repair", "Settle a migration that was left half done.",
         MIGRATION, APPLIED, PENDING, STATEMENT_DONE, STATEMENT_UNDONE, FORCE, CONFIRM,
         effect=DESTROYS, example="nself-db migrate repair --migration 20240501120000 --statement-done 2"),
+    row("seed run", "Run the seeds of this environment, in the order their tables need.",
+        SEED_FILE, TAG, CHANGED, LOCK_WAIT,
+        effect=WRITES, example="nself-db seed run --changed"),
+    row("seed list", "Show every seed with its tags and whether it ran.",
+        effect=READS, example="nself-db seed list --json"),
+    row("seed verify", "Find rows that the seeds would still add, and seeds that cannot run twice.", SEED_FILE, TWICE,
+        effect=READS, example="nself-db seed verify --twice"),
+    row("seed graph", "Show which seed runs before which, and why.", FORMAT,
+        effect=READS, example="nself-db seed graph --format mermaid"),
     row("list", "List tables, views and sequences with a managed prefix.", COUNTS, FILTER, ALL,
         effect=READS, example="nself-db list --counts"),
     row("shell", "Open psql, read-only by default, or run one statement.", COMMAND, RW, INSTALL_READER, FORCE, CONFIRM,
@@ -211,6 +227,35 @@ def migrate_repair(ctx, args):
     found = survey.survey(ctx.settings, ctx.database)
     choice = repair.choose(args.applied, args.pending, args.statement_done, args.statement_undone)
     return ctx.execute(repair.plan_repair(found, args.migration, choice), ctx.sql_performers())
+
+
+def seed_run(ctx, args):
+    from nself_core.seeds import survey
+
+    found = survey.survey(ctx.settings, ctx.database, ctx.seed_programs(), args.file, args.tag)
+    return ctx.execute(survey.plan_run(found, ctx.database, args.changed), ctx.seed_performers(args))
+
+
+def seed_list(ctx, args):
+    from nself_core.seeds import files, ledger, status
+
+    ctx.database.begin()
+    listing = files.find_seeds(ctx.settings)
+    return status.report(listing, ledger.read_records(ctx.database), ctx.settings.env)
+
+
+def seed_verify(ctx, args):
+    from nself_core.seeds import survey, verify
+
+    found = survey.survey(ctx.settings, ctx.database, ctx.seed_programs(), args.file)
+    return verify.check(ctx.database, found, args.twice)
+
+
+def seed_graph(ctx, args):
+    from nself_core.seeds import graph, survey
+
+    found = survey.survey(ctx.settings, ctx.database, ctx.seed_programs())
+    return graph.report(found.order, found.listing.warnings, args.format)
 
 
 def list(ctx, args):  # noqa: A001 - a handler's name is its path

@@ -127,6 +127,19 @@ class Context:
 
         return {"sql": lambda steps: repair.perform(self.database, steps, self.console.progress)}
 
+    def seed_programs(self):
+        """What runs the seeds that are programs."""
+        from nself_core.seeds.typescript import Programs
+
+        return Programs(self.settings, self.console.note)
+
+    def seed_performers(self, args):
+        """What performs the steps of `seed run`."""
+        from nself_core.seeds import runner
+
+        options = runner.Options(self.settings.env, args.lock_wait, args.changed, self.console.progress)
+        return {"seed": lambda steps: runner.run(self.database, steps, options)}
+
     def shell_performers(self):
         """What performs the steps of `shell`; each has one step."""
         from nself_core import shell as room

@@ -61,6 +61,12 @@ class MigrationFailed(SqlFailure):
     code = "migration_failed"
 
 
+class SeedFailed(SqlFailure):
+    """A statement of a seed failed; nothing of the seed was kept."""
+
+    code = "seed_failed"
+
+
 class CheckFailed(Failure):
     """A check ran and found something wrong."""
 

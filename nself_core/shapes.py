@@ -42,6 +42,38 @@ DATA = {
         "migration": VERSION,
         "repaired": ("applied", "pending", "statement_done", "statement_undone", None),
     },
+    "seed run": {"seeds": [{"file": "text", "rows": "any", "duration_ms": "number?"}]},
+    "seed list": {
+        "seeds": [
+            {
+                "file": "text",
+                "kind": ("sql", "typescript", "javascript", "csv", "json"),
+                "tags": ["text"],
+                "depends_on": ["text"],
+                "state": ("applied", "changed", "pending", "other_env"),
+                "applied_at": "text?",
+            }
+        ],
+        "counts": dict.fromkeys(("applied", "changed", "pending", "other_env"), "integer"),
+    },
+    "seed verify": {
+        "checked": ["text"],
+        "findings": [
+            {
+                "file": "text",
+                "line": "integer?",
+                "kind": ("missing rows", "not idempotent", "fails", "not true"),
+                "table": "text?",
+                "rows": "integer?",
+                "message": "text?",
+            }
+        ],
+    },
+    "seed graph": {
+        "nodes": ["text"],
+        "edges": [{"from": "text", "to": "text", "reason": "text"}],
+        "order": ["text"],
+    },
     "list": {
         "objects": [{"schema": "text", "name": "text", "type": "text", "rows": "integer?", "size_bytes": "integer?"}]
     },

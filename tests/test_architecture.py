@@ -24,7 +24,7 @@ FLOORS = [
     {"postgres", "http"},
     {"guard", "bookkeeping", "catalogue"},
     {"hasura"},
-    {"migrations", "inventory", "shell", "server"},
+    {"migrations", "seeds", "inventory", "shell", "server"},
     {"context"},
 ]
 GROUPS = FLOORS[-2]

@@ -24,6 +24,10 @@ CASES = {
     "migrate reset-checksum": ["--migration", "1"],
     "migrate baseline": ["2", "--force"],
     "migrate repair": ["--migration", "2", "--applied"],
+    "seed run": [],
+    "seed list": [],
+    "seed verify": [],
+    "seed graph": [],
     "list": ["--counts"],
     "shell": ["--command", "SELECT 1 AS one, 'ä' AS two"],
     "server status": [],
@@ -45,9 +49,10 @@ FROM hdb_catalog.schema_migrations v LEFT JOIN nself_db.migrations m USING (vers
 
 @pytest.fixture
 def ready(plain_project):
-    """A project with one migration applied and one pending."""
+    """A project with one migration applied and one pending, and a seed."""
     plain_project.migration("1_a", "CREATE TABLE np_a (id int);", "DROP TABLE np_a;")
     plain_project.run("migrate", "up").ok()
+    plain_project.write("seeds/first.sql", "INSERT INTO np_a SELECT 1 WHERE false;\n")
     plain_project.migration("2_b", "CREATE TABLE np_b (id int);", "DROP TABLE np_b;")
     return plain_project
 
@@ -143,7 +148,7 @@ def test_options_for_every_command_may_stand_before_it(path, ready):
     ready.run("--json", "--env", "dev", "db", *path.split(), *CASES[path]).ok().json()
 
 
-@pytest.mark.parametrize("path", ["migrate", "server", ""])
+@pytest.mark.parametrize("path", ["migrate", "seed", "server", ""])
 def test_a_bare_group_prints_its_commands(path, run):
     outcome = run(*path.split()).ok()
     assert all(row.path in outcome.out and row.help in outcome.out for row in nself_db.below(path))

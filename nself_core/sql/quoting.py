@@ -70,6 +70,26 @@ def literal(value):
     raise UsageFailure(f"a value of type {type(value).__name__} cannot be written in SQL")
 
 
+def array_text(values):
+    """The text by which Postgres reads an array (manual, "Array Input and Output Syntax"); `literal` makes SQL of it.
+
+    Argument: `values`, a list of texts, numbers, booleans and None, or of such lists for more dimensions.
+    """
+    return "{" + ",".join(map(_array_element, values)) + "}"
+
+
+def _array_element(value):
+    if isinstance(value, list):
+        return array_text(value)
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def identifier(name):
     """Return `name` (one part, as the catalogue spells it) as a double-quoted identifier.
 

@@ -83,6 +83,22 @@ def read_down_script(text, file, checksum):
     return _read(text, file, checksum, "up")
 
 
+def read_made_script(statements, file, checksum):
+    """The Script of statements that a program made, which run in one transaction.
+
+    Arguments: `statements`, a list of Statements with their places in `file`. Raises FileFailure for transaction
+    control and for what cannot be in a transaction.
+    """
+    for statement in statements:
+        if _ends_or_begins(statement):
+            raise _refuse_control(statement, file)
+        refused = needs_no_transaction(statement)
+        if refused:
+            raise _refused(f"{refused} cannot run in a transaction", "put it into a migration", statement, file)
+    body = tuple(statements)
+    return Script(file, checksum, TRANSACTION, None, None, None, None, body, _one_unit(body, None), ())
+
+
 def _read(text, file, checksum, other_part):
     statements = split(text, file)
     refuse_part(other_part, text, statements, file)

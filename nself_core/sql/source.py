@@ -60,3 +60,17 @@ def _hashed(data):
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return sha256(data).hexdigest()
 
+
+
+def checksum_of_data(path, file):
+    """SHA-256 in hex of a data file's bytes, read in pieces: it may be large. Raises as `read_bytes` does."""
+    import hashlib  # OpenSSL's is the faster one from megabytes on
+
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+    except OSError as error:
+        raise FileFailure(f"cannot be read: {error.strerror}", file=file) from error
+    return digest.hexdigest()

@@ -1,0 +1,115 @@
+"""The JavaScript that runs a seed program, and the lines it writes for us.
+
+It imports the seed, calls its default export with the tag `sql` and the environment's name, and writes a line for each
+statement it yields: what stands in the template and the values between, never one text. Each line begins with a mark
+that the caller chose; what the seed prints itself goes to standard error. It runs in node, deno, bun and tsx alike.
+"""
+
+SOURCE = r"""
+import process from "node:process";
+import { pathToFileURL } from "node:url";
+
+const [seed, env, mark] = process.argv.slice(2);
+const address = pathToFileURL(seed).href;
+Error.stackTraceLimit = 50;
+
+const write = process.stdout.write.bind(process.stdout);
+const tell = (message) => write(mark + JSON.stringify(message) + "\n");
+const say = console.error.bind(console);
+for (const name of ["log", "info", "debug", "dir", "table"]) console[name] = say;
+
+// The first line of the seed in a stack, and its column.
+function place(stack) {
+  for (const name of [address, seed]) {
+    for (const line of String(stack).split("\n")) {
+      const at = line.indexOf(name + ":");
+      const found = at < 0 ? null : /^(\d+)(?::(\d+))?/.exec(line.slice(at + name.length + 1));
+      if (found) return { line: Number(found[1]), column: found[2] ? Number(found[2]) : null };
+    }
+  }
+  return { line: null, column: null };
+}
+
+class Fragment {
+  constructor(message) {
+    this.message = message;
+  }
+}
+
+function hex(bytes) {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function isPlain(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value) &&
+    !(value instanceof Date) && !(value instanceof Uint8Array) && !(value instanceof Fragment);
+}
+
+function holdsObjects(list) {
+  return list.some((item) => Array.isArray(item) ? holdsObjects(item) : isPlain(item));
+}
+
+function encode(value) {
+  if (value === null) return { t: "null" };
+  if (value instanceof Fragment) return value.message;
+  if (value instanceof Date) return { t: "text", v: value.toISOString() };
+  if (value instanceof Uint8Array) return { t: "bytes", v: hex(value) };
+  if (Array.isArray(value)) return holdsObjects(value) ? json(value) : { t: "array", v: value.map(encode) };
+  switch (typeof value) {
+    case "string": return { t: "text", v: value };
+    case "number": return { t: "number", v: String(value) };
+    case "bigint": return { t: "number", v: String(value) };
+    case "boolean": return { t: "boolean", v: value };
+    case "object": return json(value);
+    case "undefined": throw new TypeError("a value is undefined; for NULL give null");
+    default: throw new TypeError(`a ${typeof value} is no value for SQL`);
+  }
+}
+
+function json(value) {
+  const text = JSON.stringify(value);
+  if (text === undefined) throw new TypeError("this value cannot be written as JSON");
+  return { t: "json", v: text };
+}
+
+function sql(parts, ...values) {
+  if (!Array.isArray(parts) || !Array.isArray(parts.raw)) {
+    throw new TypeError("sql is a tag: write sql`INSERT ...`, not sql(...)");
+  }
+  if (parts.includes(undefined)) {
+    throw new SyntaxError("an escape in this template means nothing: double the backslash");
+  }
+  return new Fragment({ t: "sql", parts: [...parts], values: values.map(encode), ...place(new Error().stack) });
+}
+sql.id = (...names) => new Fragment({ t: "name", v: names.map(String) });
+sql.json = (value) => new Fragment(json(value));
+
+function send(statement) {
+  if (!(statement instanceof Fragment) || statement.message.t !== "sql") {
+    throw new TypeError("a seed yields sql`...` and nothing else");
+  }
+  tell(statement.message);
+}
+
+async function run() {
+  const module = await import(address);
+  const main = module.default?.default ?? module.default;
+  if (typeof main !== "function") throw new TypeError("the seed has no default export that is a function");
+  const result = await main(sql, env);
+  if (result === undefined || result === null) return;
+  if (result instanceof Fragment) return send(result);
+  if (typeof result[Symbol.asyncIterator] !== "function" && typeof result[Symbol.iterator] !== "function") {
+    throw new TypeError("the seed's function returns neither a generator nor a list of statements");
+  }
+  for await (const statement of result) send(statement);
+}
+
+run().then(
+  () => tell({ t: "end" }),
+  (error) => {
+    const known = error instanceof Error;
+    const text = known ? `${error.name}: ${error.message}` : String(error);
+    tell({ t: "error", v: text, ...place(known ? error.stack : "") });
+  },
+);
+"""

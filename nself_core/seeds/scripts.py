@@ -1,0 +1,274 @@
+"""What a seed runs: the statements of each kind of file, and the tables that they fill.
+
+An SQL file is split by the lexer; CSV goes by COPY straight from the file; JSON goes as json_populate_recordset; a
+program yields its statements. All of it is known before anything runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import namedtuple
+
+from nself_core.failures import FileFailure, Refused
+from nself_core.postgres.session import DataFile
+from nself_core.seeds.files import CSV, JSON, PROGRAMS
+from nself_core.sql.lexer import Statement
+from nself_core.sql.quoting import identifier, literal
+from nself_core.sql.script import NO_TRANSACTION, SELF_TEST, TRANSACTION, Script, Unit, read_made_script, read_script
+from nself_core.sql.statements import filled_tables
+
+# Rows of JSON in one statement, and how many characters of them.
+BATCH_ROWS, BATCH_LENGTH = 1000, 1 << 20
+STAGE = "pg_temp.nself_rows"
+
+Work = namedtuple("Work", "seed script checksum fills data", defaults=(None,))
+Work.__doc__ = """A seed to run.
+
+`script`, its Script, which a data file gets once the table is known; `fills`, (schema or None, name) of the tables its
+statements put rows into; `data`, the CsvData or JsonData of a data file, else None.
+"""
+
+CsvData = namedtuple("CsvData", "columns file head_lines")
+CsvData.__doc__ = "`columns` of the header, the DataFile behind it, and how many lines the header takes."
+JsonData = namedtuple("JsonData", "batches")
+JsonData.__doc__ = "Rows with the same keys, one after another: (columns, JSON text of an array, line of the first)."
+
+
+def read_works(seeds, env, programs):
+    """The Works of `seeds`, in their order, every file read.
+
+    Arguments: `env`, the environment's name; `programs(seed, env)`, which runs a program and returns its Statements.
+    Raises FileFailure with file and line for the first that must not run, Refused for a destructive one in prod.
+    """
+    return [_read_work(seed, env, programs) for seed in seeds]
+
+
+def _read_work(seed, env, programs):
+    if seed.head.destructive and env == "prod":
+        raise Refused(f"{seed.file} says that it is destructive, and this is prod; nothing was run")
+    if seed.kind == CSV:
+        return Work(seed, None, seed.checksum, (table_of(seed),), read_csv(seed))
+    if seed.kind == JSON:
+        return Work(seed, None, seed.checksum, (table_of(seed),), read_json(seed))
+    checksum = seed.checksum
+    script = _script(seed, checksum, env, programs)
+    fills = dict.fromkeys(table for statement in script.statements for table in filled_tables(statement))
+    return Work(seed, script, checksum, tuple(fills))
+
+
+def _script(seed, checksum, env, programs):
+    if seed.kind in PROGRAMS:
+        return read_made_script(programs(seed, env), seed.file, checksum)
+    script = read_script(seed.text, seed.file, checksum)
+    if script.mode == NO_TRANSACTION:
+        raise FileFailure(f"a seed runs in one transaction: {script.reason}", "put it into a migration", file=seed.file)
+    if script.mode == SELF_TEST:
+        raise FileFailure("the file ends in ROLLBACK, so it would leave nothing", file=seed.file)
+    return script
+
+
+def table_of(seed):
+    """(schema or None, name) of the table that a data file is named after."""
+    schema, dot, name = seed.stem.partition(".")
+    return (schema, name) if dot else (None, seed.stem)
+
+
+def read_csv(seed):
+    """The CsvData of a CSV file. Raises FileFailure for a header that names no columns, or one twice."""
+    import csv
+
+    head, head_lines = _csv_head(seed)
+    skip = len(head)
+    text = _decoded(head[3:] if head.startswith(b"\xef\xbb\xbf") else head, seed)
+    columns = tuple(next(csv.reader(text.splitlines(keepends=True)), ()))
+    _check_columns(columns, seed)
+    return CsvData(columns, DataFile(seed.path, skip), head_lines)
+
+
+def _csv_head(seed):
+    """The bytes of the first record, and how many lines it takes."""
+    head, count = b"", 0
+    try:
+        with open(seed.path, "rb") as stream:
+            while line := stream.readline():
+                head, count = head + line, count + 1
+                if head.count(b'"') % 2 == 0:
+                    break
+    except OSError as error:
+        raise FileFailure(f"cannot be read: {error.strerror}", file=seed.file) from error
+    if b"\r" in head.rstrip(b"\r\n"):
+        raise FileFailure("its lines end in CR alone", "save it with LF or CRLF", file=seed.file, line=1)
+    return head, count
+
+
+def _decoded(data, seed):
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise FileFailure("its header is not UTF-8", "save it as UTF-8", file=seed.file, line=1) from None
+
+
+def _check_columns(columns, seed):
+    place = {"file": seed.file, "line": 1}
+    if not columns or not all(columns):
+        raise FileFailure("its first line does not name a column for every value", **place)
+    doubled = next((column for column in columns if columns.count(column) > 1), None)
+    if doubled is not None:
+        raise FileFailure(f"the column {doubled} stands twice in its first line", **place)
+
+
+def read_json(seed):
+    """The JsonData of a JSON file, an array of flat objects.
+
+    The text of each object is kept as it is, so that numbers keep their digits. Raises FileFailure with the line.
+    """
+    text = seed.text
+    batches: list = []
+    for start, end, keys in _objects(text, seed):
+        if not (batches and batches[-1].takes(keys, end - start)):
+            batches.append(_Batch(keys, _line(text, start)))
+        batches[-1].add(text[start:end])
+    return JsonData([(batch.columns, batch.text, batch.line) for batch in batches])
+
+
+class _Batch:
+    """Rows of JSON with the same keys."""
+
+    def __init__(self, columns, line):
+        self.columns = columns
+        self.line = line
+        self._rows: list = []
+        self._length = 0
+
+    def takes(self, columns, length):
+        """Whether a row with these columns may join."""
+        room = len(self._rows) < BATCH_ROWS and self._length + length <= BATCH_LENGTH
+        return room and columns == self.columns
+
+    def add(self, row):
+        self._rows.append(row)
+        self._length += len(row)
+
+    @property
+    def text(self):
+        return f"[{','.join(self._rows)}]"
+
+
+def _objects(text, seed):
+    """(start, end, keys in order) of each object of the array that `text` is."""
+    decoder = json.JSONDecoder(object_pairs_hook=_pairs)
+    place = _skip_space(text, 0)
+    if text[place : place + 1] != "[":
+        raise _not_json(text, place, "it is not an array of rows: it does not begin with [", seed)
+    place = _skip_space(text, place + 1)
+    while text[place : place + 1] != "]":
+        try:
+            found, end = decoder.raw_decode(text, place)
+        except ValueError as error:
+            position = error.pos if isinstance(error, json.JSONDecodeError) else place
+            raise _not_json(text, position, getattr(error, "msg", str(error)), seed) from None
+        if not isinstance(found, _Pairs) or not found:
+            raise _not_json(text, place, "a row is an object with at least one column: {column: value}", seed)
+        yield place, end, tuple(sorted(found))
+        place = _skip_space(text, end)
+        if text[place : place + 1] == ",":
+            place = _skip_space(text, place + 1)
+        elif text[place : place + 1] != "]":
+            raise _not_json(text, place, "a comma or ] is missing", seed)
+    if text[place + 1 :].strip():
+        raise _not_json(text, place + 1, "there is more behind the array", seed)
+
+
+class _Pairs(dict):
+    """An object of JSON."""
+
+
+def _pairs(pairs):
+    found = _Pairs(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)} stands twice")
+    return found
+
+
+def _skip_space(text, place):
+    while text[place : place + 1] in (" ", "\t", "\r", "\n"):
+        place += 1
+    return place
+
+
+def _line(text, place):
+    return text.count("\n", 0, place) + 1
+
+
+def _not_json(text, place, message, seed):
+    return FileFailure(message, file=seed.file, line=_line(text, place))
+
+
+def with_statements(work, table, is_empty):
+    """The Work of a data file with its Script, which loads it into `table`.
+
+    Rows that are there already stay as they are: a table that holds rows takes only those that no unique constraint
+    refuses, and where it has none, those that no row equals. `is_empty` says that there is nothing to look at, and a
+    CSV goes straight in.
+    """
+    load = _csv_statements if isinstance(work.data, CsvData) else _json_statements
+    statements = tuple(load(work, table, is_empty))
+    unit = Unit(statements, False, 0, None)
+    file = work.seed.file
+    return work._replace(
+        script=Script(file, work.checksum, TRANSACTION, None, None, None, None, statements, (unit,), ())
+    )
+
+
+def check_columns(work, table):
+    """Raise FileFailure where the data file has a column that the table has not."""
+    known = {column.name for column in table.columns}
+    data = work.data
+    heads = [(data.columns, 1)] if isinstance(data, CsvData) else [(columns, line) for columns, _, line in data.batches]
+    for columns, line in heads:
+        strange = [column for column in columns if column not in known]
+        if strange:
+            hint = f"its columns are {', '.join(sorted(known))}"
+            raise FileFailure(
+                f"{table.shown} has no column {' and '.join(strange)}", hint, file=work.seed.file, line=line
+            )
+
+
+def _made(text, line, copy_data=None):
+    return Statement(text, line, 1, 0, line, copy_data, True)
+
+
+def _csv_statements(work, table, is_empty):
+    columns = _columns(work.data.columns)
+    if is_empty:
+        yield _made(_copy(table.sql, columns), 1, work.data.file)
+        return
+    stage = "CREATE TEMPORARY TABLE nself_rows ON COMMIT DROP"
+    yield _made(f"{stage} AS SELECT {columns} FROM {table.sql} WITH NO DATA", 1)
+    yield _made(_copy(STAGE, columns), 1, work.data.file)
+    yield _made(_insert_missing(table, work.data.columns, STAGE), 1)
+    yield _made(f"DROP TABLE {STAGE}", 1)
+
+
+def _copy(target, columns):
+    return f"COPY {target} ({columns}) FROM STDIN WITH (FORMAT csv)"
+
+
+def _columns(names, prefix=""):
+    return ", ".join(f"{prefix}{identifier(name)}" for name in names)
+
+
+def _json_statements(work, table, is_empty):
+    for columns, text, line in work.data.batches:
+        source = f"pg_catalog.json_populate_recordset(NULL::{table.sql}, {literal(text)})"
+        yield _made(_insert_missing(table, columns, source), line)
+
+
+def _insert_missing(table, columns, source):
+    """INSERT of the rows of `source` that are not there yet, with the values they give for identity columns."""
+    insert = f"INSERT INTO {table.sql} ({_columns(columns)}) OVERRIDING SYSTEM VALUE SELECT {_columns(columns, 'new.')}"
+    if table.unique:
+        return f"{insert} FROM {source} AS new ON CONFLICT DO NOTHING"
+    same = f"ROW({_columns(columns, 'present.')})::pg_catalog.text = ROW({_columns(columns, 'new.')})::pg_catalog.text"
+    return f"{insert} FROM {source} AS new WHERE NOT EXISTS (SELECT FROM {table.sql} AS present WHERE {same})"
