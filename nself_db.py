@@ -254,8 +254,9 @@ def seed_verify(ctx, args):
 def seed_graph(ctx, args):
     from nself_core.seeds import graph, survey
 
-    found = survey.survey(ctx.settings, ctx.database, ctx.seed_programs())
-    return graph.report(found.order, found.listing.warnings, args.format)
+    programs = ctx.seed_programs()
+    found = survey.survey(ctx.settings, ctx.database, programs.if_possible)
+    return graph.report(found.order, [*found.listing.warnings, *programs.warnings], args.format)
 
 
 def list(ctx, args):  # noqa: A001 - a handler's name is its path

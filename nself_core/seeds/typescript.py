@@ -39,12 +39,14 @@ VERSION_SECONDS = 30
 class Programs:
     """Runs seed programs, with a runtime that is looked for once.
 
-    Arguments: `settings`; `note(text)`, which tells people a line that a seed has printed.
+    Arguments: `settings`; `note(text)`, which tells people a line that a seed has printed. `warnings` holds what
+    `if_possible` could not do.
     """
 
     def __init__(self, settings, note):
         self.settings = settings
         self.note = note
+        self.warnings: list = []
         self._found: dict = {}
 
     def __call__(self, seed, env):
@@ -60,6 +62,14 @@ class Programs:
         for line in (*printed, *done.err.splitlines()):
             self.note(f"{seed.file}: {line}")
         return _statements(messages, seed, done)
+
+    def if_possible(self, seed, env):
+        """As a call; where no runtime is to be had there are no statements, and a warning in `warnings`."""
+        try:
+            return self(seed, env)
+        except Unreachable as failure:
+            self.warnings.append(f"the tables that {seed.file} fills are not known: {failure.message}")
+            return []
 
     def _runtime(self, seed):
         if seed.kind not in self._found:

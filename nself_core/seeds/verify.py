@@ -101,6 +101,10 @@ def _finding(work, kind, table, rows, message, line):
     return {"file": work.seed.file, "line": line, "kind": kind, "table": table, "rows": rows, "message": message}
 
 
+def _place(finding):
+    return f"{finding['file']}:{finding['line']}" if finding["line"] else finding["file"]
+
+
 def _failed(database, work, failed):
     if failed.label is not work:
         # A count of ours or a +seed:verify: it has no place among the file's statements.
@@ -111,7 +115,7 @@ def _failed(database, work, failed):
 
 
 def _report(works, findings, warnings):
-    rows = [(one["file"], one["table"], one["kind"], one["rows"], one["message"]) for one in findings]
+    rows = [(_place(one), one["table"], one["kind"], one["rows"], one["message"]) for one in findings]
     bad = {one["file"] for one in findings}
     data = {"checked": [work.seed.file for work in works], "findings": findings}
     count = len(works)
