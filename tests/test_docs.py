@@ -1,7 +1,7 @@
 """The examples in docs/ do what the pages say: files are written, commands are run, and what they print is compared.
 
-A fenced block with a path behind its language is a file of the project; a `console` block holds commands behind `$ ` and
-what they print on standard output. `# exit code N` behind a command says how it ends, by default with 0.
+A fenced block with a path behind its language is a file of the project; a `console` block holds commands behind `$ `
+and what they print on standard output. `# exit code N` behind a command says how it ends, by default with 0.
 """
 
 from __future__ import annotations
