@@ -265,3 +265,15 @@ def test_a_block_put_round_done_statements_runs_only_its_rest(project):
     )
     project.run("migrate", "up").ok()
     assert tables(project) == ["a", "b"]
+
+
+def test_a_block_of_a_file_without_a_transaction_may_set_its_isolation(project):
+    block = "BEGIN;\nSET TRANSACTION ISOLATION LEVEL SERIALIZABLE;\nCREATE TABLE a (id int);\n{}COMMIT;\n"
+    project.migration("1_a", "-- nself:no-transaction\n" + block.format("SELECT 1/0;\n"))
+    outcome = project.run("migrate", "up")
+    assert (outcome.code, tables(project)) == (1, [])
+    assert "1_a.sql:5:" in outcome.err and "statement 3 of 3 failed, 0 of 3 are done" in outcome.err
+    check = "DO $$BEGIN ASSERT current_setting('transaction_isolation') = 'serializable'; END$$;\n"
+    project.migration("1_a", "-- nself:no-transaction\n" + block.format(check))
+    project.run("migrate", "up").ok()
+    assert (applied(project), tables(project)) == ([1], ["a"])

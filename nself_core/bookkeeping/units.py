@@ -21,7 +21,7 @@ def file_unit(label, script, texts, variables=()):
     transaction, before its COMMIT; `variables`, SQL expressions with their names (`… AS nself_x`), computed when the
     transaction begins, which `texts` take as :'nself_x', beside :'nself_xid' (see `proof.proven`).
     """
-    settings = transaction_settings(script)
+    settings = transaction_settings(script.statements)
     columns = (
         "pg_catalog.pg_current_xact_id()::pg_catalog.text AS nself_xid",
         f"{NOTICE_DEATH} AS nself_watch",
@@ -37,10 +37,9 @@ def file_unit(label, script, texts, variables=()):
     return Unit(label, opening, script.statements[len(settings) :], closing)
 
 
-def transaction_settings(script):
-    """The SET TRANSACTION statements a file begins with: they must come before any query, ours too."""
-    settings = itertools.takewhile(lambda s: first_words(s, 2) == ("SET", "TRANSACTION"), script.statements)
-    return tuple(settings)
+def transaction_settings(statements):
+    """The SET TRANSACTION statements that a transaction begins with: they must come before any query, ours too."""
+    return tuple(itertools.takewhile(lambda s: first_words(s, 2) == ("SET", "TRANSACTION"), statements))
 
 
 def timeouts(script, verb):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from nself_core.bookkeeping.proof import AS_OURSELVES, is_unproven
+from nself_core.bookkeeping.units import transaction_settings
 from nself_core.failures import CheckFailed, Failure, MigrationFailed
 from nself_core.migrations import ledger, units
 from nself_core.postgres.errors import failure_of
@@ -196,7 +197,10 @@ def _failure(database, work, failed):
         )
     if not isinstance(failed.label, int):
         return failure_of(failed.error, database.where, None, script.file, None, None, MigrationFailed)
-    at = failed.label + (failed.index if isinstance(failed.index, int) else 0)
+    at = failed.label
+    if isinstance(failed.index, int):
+        # A block's SET TRANSACTION went ahead of its statements.
+        at += failed.index + len(transaction_settings(script.statements[at:]))
     statement = script.statements[at]
     # In the closing the position is one in our own SQL.
     error = failed.error if failed.index != CLOSING else failed.error._replace(line=None, column=None)

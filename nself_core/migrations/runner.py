@@ -176,7 +176,11 @@ class _Run:
         It is looked at as soon as that has ended: what a run that waited does next is not ours.
         """
         deadline = time.monotonic() + STOP_SECONDS
-        while self.database.rows(SQL_LIVES, **self.process) and time.monotonic() < deadline:
+        while self.database.rows(SQL_LIVES, **self.process):
+            if time.monotonic() > deadline:
+                pid = self.process["pid"]
+                self.warnings.append(f"server process {pid} has not ended yet, and may still commit what it was sent")
+                break
             time.sleep(0.02)
         known = ledgers.read_ledger(self.database)
         for work in [work for work in self.remaining if not self._to_do(work, known)]:
@@ -225,7 +229,7 @@ def stream_failure(where, work, failed):
             file=script.file,
         )
     if isinstance(failed.index, int):
-        statement = script.statements[failed.index + len(transaction_settings(script))]
+        statement = script.statements[failed.index + len(transaction_settings(script.statements))]
         failure = failure_of(
             error, where, statement.text, script.file, statement.line, statement.column, MigrationFailed
         )
@@ -242,7 +246,7 @@ def lost_failure(where, lost):
     failure.hint = "what was not committed is undone; run the same command again, it goes on from there"
     script = getattr(lost.label, "script", None)
     if script and isinstance(lost.index, int):
-        statement = script.statements[lost.index + len(transaction_settings(script))]
+        statement = script.statements[lost.index + len(transaction_settings(script.statements))]
         failure.file, failure.line, failure.column = script.file, statement.line, statement.column
         failure.excerpt = "  " + statement.text.split("\n")[0]
     elif script:

@@ -33,7 +33,7 @@ def _bookkeeping(work):
 def self_test_unit(label, work):
     """The Unit of a file that rolls itself back: run, undone, and recorded on its own."""
     script = work.script
-    settings = transaction_settings(script)
+    settings = transaction_settings(script.statements)
     opening = (
         script.begin_text or "BEGIN",
         *(statement.text for statement in settings),
@@ -69,7 +69,9 @@ def partial_units(work, done, fresh):
             yield Unit(first, statements=left)
             yield Unit(None, closing=(OWN_BEGIN, *mark_done))
         else:
-            yield Unit(first, (unit.begin_text or OWN_BEGIN,), left, mark_done)
+            settings = transaction_settings(left)
+            opening = (unit.begin_text or OWN_BEGIN, *(statement.text for statement in settings))
+            yield Unit(first, opening, left[len(settings) :], mark_done)
     yield Unit(None, closing=RESET_SESSION)
     yield Unit(None, closing=(OWN_BEGIN, *_finish(work), "COMMIT"))
 

@@ -293,7 +293,10 @@ class PsqlSession:
 
     def _remove_files(self):
         for path in self._files:
-            os.unlink(path)
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                continue  # somebody has cleaned the temporary folder
         self._files.clear()
 
     def _finish(self, unit):

@@ -119,7 +119,7 @@ def seed_failure(database, failed):
         failure = failure_of(error, database.where, None, script.file, None, None, SeedFailed)
         failure.message += " (at its end)" if failed.index == CLOSING else ""
         return failure
-    statement = script.statements[failed.index + len(transaction_settings(script))]
+    statement = script.statements[failed.index + len(transaction_settings(script.statements))]
     line, column = statement.line, statement.column
     if isinstance(statement.copy_data, DataFile):
         line, column = _data_line(error, work, database), None
