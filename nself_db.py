@@ -108,6 +108,19 @@ CHANGED = option("--changed", action="store_true", help="only seeds that are new
 TWICE = option("--twice", action="store_true", help="run each seed twice: the second time must add nothing")
 FORMAT = option("--format", choices=("text", "mermaid", "dot"), default="text", help="text (default), mermaid or dot")
 
+LABEL = option("--label", metavar="TEXT", help="a word behind the time in the file's name")
+BACKUP_FORMAT = option(
+    "--format", choices=("custom", "plain", "directory"), default="custom", help="pg_dump's format (custom)"
+)
+COMPRESS = option("--compress", metavar="N", help="0 to 9 (6), or zstd[:N], lz4 since Postgres 16; plain: none")
+JOBS = option("--jobs", type=whole_number, metavar="N", help="tables dumped at once; with --format directory")
+VERIFY = option("--verify", action="store_true", help="read the backup whole when it is written")
+BACKUP = option("backup", nargs="?", metavar="FILE", help="a backup (default: all)")
+KEEP_LAST = option("--keep-last", type=whole_number, metavar="N", help="keep the newest N")
+KEEP_DAILY = option("--keep-daily", type=whole_number, metavar="N", help="keep one for each of the last N days")
+KEEP_WEEKLY = option("--keep-weekly", type=whole_number, metavar="N", help="keep one for each of the last N weeks")
+KEEP_MONTHLY = option("--keep-monthly", type=whole_number, metavar="N", help="keep one for each of the last N months")
+
 # ---------------------------------------------------------------------------------------------------------------
 # The commands.
 # ---------------------------------------------------------------------------------------------------------------
@@ -148,6 +161,15 @@ COMMANDS = (
         effect=READS, example="nself-db seed verify --twice"),
     row("seed graph", "Show which seed runs before which, and why.", FORMAT,
         effect=READS, example="nself-db seed graph --format mermaid"),
+    row("backup", "Back the database up with pg_dump.", LABEL, BACKUP_FORMAT, COMPRESS, JOBS, VERIFY,
+        effect=WRITES, example="nself-db backup --label pre-migration-v2"),
+    row("backup list", "List the backups with their age and size.",
+        effect=READS, example="nself-db backup list"),
+    row("backup verify", "Read backups whole and compare their hashes.", BACKUP,
+        effect=READS, example="nself-db backup verify"),
+    row("backup prune", "Remove old backups, but never the newest good one.",
+        KEEP_LAST, KEEP_DAILY, KEEP_WEEKLY, KEEP_MONTHLY, FORCE, CONFIRM,
+        effect=DESTROYS, example="nself-db backup prune --keep-last 7 --keep-monthly 12"),
     row("list", "List tables, views and sequences with a managed prefix.", COUNTS, FILTER, ALL,
         effect=READS, example="nself-db list --counts"),
     row("shell", "Open psql, read-only by default, or run one statement.", COMMAND, RW, INSTALL_READER, FORCE, CONFIRM,
@@ -259,6 +281,38 @@ def seed_graph(ctx, args):
     return graph.report(found.order, [*found.listing.warnings, *programs.warnings], args.format)
 
 
+def backup(ctx, args):
+    from nself_core.backups import manifest, take
+
+    facts = manifest.read_facts(ctx.database)
+    plan = take.plan_backup(ctx.settings, facts, args)
+    return ctx.execute(plan, ctx.backup_performers())
+
+
+def backup_list(ctx, args):
+    import time
+
+    from nself_core.backups import folder, status
+
+    place = folder.backup_folder(ctx.settings)
+    return status.report(place, folder.list_backups(place), time.time())
+
+
+def backup_verify(ctx, args):
+    from nself_core.backups import folder, verify
+
+    chosen = verify.choose(folder.backup_folder(ctx.settings), args.backup)
+    return verify.check(ctx.database, chosen, ctx.console.progress)
+
+
+def backup_prune(ctx, args):
+    from nself_core.backups import folder, prune
+
+    keep = prune.read_keep(ctx.settings, args.keep_last, args.keep_daily, args.keep_weekly, args.keep_monthly)
+    plan = prune.plan_prune(folder.backup_folder(ctx.settings), ctx.settings, ctx.database.name, keep)
+    return ctx.execute(plan, {"prune": prune.perform})
+
+
 def list(ctx, args):  # noqa: A001 - a handler's name is its path
     from nself_core import inventory
 
@@ -306,7 +360,7 @@ def find_command(argv):
     while position < len(argv):
         token = argv[position]
         position += 1
-        if token == "--" or find_row(" ".join(words)):
+        if token == "--" or (find_row(" ".join(words)) and not goes_on(words, token)):
             return " ".join(words), [*rest, token, *argv[position:]]
         if not token.startswith("-"):
             words.append(token)
@@ -318,6 +372,11 @@ def find_command(argv):
             rest.append(argv[position])
             position += 1
     return " ".join(words), rest
+
+
+def goes_on(words, token):
+    """Whether the command that `words` are is also the beginning of one that goes on with `token`."""
+    return any(item.path.split()[: len(words) + 1] == [*words, token] for item in COMMANDS)
 
 
 def find_row(path):
@@ -348,7 +407,7 @@ def build_parser(item):
     parser = Parser(
         prog=f"nself-db {item.path}",
         description=item.help,
-        epilog=f"Example:\n  {item.example}",
+        epilog=f"Example:\n  {item.example}" + more_commands(item.path),
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=width),
     )
@@ -361,6 +420,13 @@ def build_parser(item):
         if parser.get_default(name) is None:
             parser.set_defaults(**{name: missing})
     return parser
+
+
+def more_commands(path):
+    """For the help of a command that others go on from: their words and sentences."""
+    rows = [item for item in below(path) if item.path != path]
+    lines = [f"  {item.path:<{max(len(one.path) for one in rows)}}  {item.help}" for item in rows]
+    return "\n\n" + "\n".join(["Commands:", *lines]) if lines else ""
 
 
 def help_width():

@@ -140,6 +140,15 @@ class Context:
         options = runner.Options(self.settings.env, args.lock_wait, args.changed, self.console.progress)
         return {"seed": lambda steps: runner.run(self.database, steps, options)}
 
+    def backup_performers(self):
+        """What performs the steps of `backup`."""
+        from nself_core.backups import take
+
+        def progress(done):
+            self.console.progress_bytes(done, None, "dumped")
+
+        return {"backup": lambda steps: take.take(self.database, steps[0].work, progress)}
+
     def shell_performers(self):
         """What performs the steps of `shell`; each has one step."""
         from nself_core import shell as room

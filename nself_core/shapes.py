@@ -21,6 +21,7 @@ MIGRATION = {
     "duration_ms": "number?",
 }
 RAN = [{"version": VERSION, "name": "text", "file": "text", "mode": ("transaction", "no_transaction", "self_test")}]
+BACKUP_FORMATS = ("custom", "plain", "directory")
 METADATA = ("reloaded", "not_reloaded", "inconsistent")
 
 DATA = {
@@ -74,6 +75,39 @@ DATA = {
         "edges": [{"from": "text", "to": "text", "reason": "text"}],
         "order": ["text"],
     },
+    "backup": {
+        "file": "text",
+        "format": BACKUP_FORMATS,
+        "bytes": "integer",
+        "sha256": "text",
+        "remote": "text?",
+        "duration_ms": "integer",
+    },
+    "backup list": {
+        "backups": [
+            {
+                "file": "text",
+                "time": "text",
+                "label": "text?",
+                "format": BACKUP_FORMATS,
+                "bytes": "integer",
+                "env": "text?",
+                "database": "text?",
+                "manifest": "boolean",
+            }
+        ]
+    },
+    "backup verify": {
+        "backups": [
+            {
+                "file": "text",
+                "bytes": "integer",
+                "state": ("good", "damaged", "without manifest"),
+                "reason": "text?",
+            }
+        ]
+    },
+    "backup prune": {"removed": ["text"], "kept": ["text"]},
     "list": {
         "objects": [{"schema": "text", "name": "text", "type": "text", "rows": "integer?", "size_bytes": "integer?"}]
     },

@@ -24,7 +24,7 @@ FLOORS = [
     {"postgres", "http"},
     {"guard", "bookkeeping", "catalogue"},
     {"hasura"},
-    {"migrations", "seeds", "inventory", "shell", "server"},
+    {"migrations", "seeds", "backups", "inventory", "shell", "server"},
     {"context"},
 ]
 GROUPS = FLOORS[-2]

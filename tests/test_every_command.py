@@ -28,12 +28,16 @@ CASES = {
     "seed list": [],
     "seed verify": [],
     "seed graph": [],
+    "backup": [],
+    "backup list": [],
+    "backup verify": [],
+    "backup prune": ["--keep-last", "1"],
     "list": ["--counts"],
     "shell": ["--command", "SELECT 1 AS one, 'ä' AS two"],
     "server status": [],
     "server stop": [],
 }
-WITHOUT_SERVER = {"migrate create", "server status", "server stop"}
+WITHOUT_SERVER = {"backup list", "backup verify", "migrate create", "server status", "server stop"}
 PATHS = [row.path for row in nself_db.COMMANDS]
 
 FINGERPRINT = """
@@ -49,10 +53,11 @@ FROM hdb_catalog.schema_migrations v LEFT JOIN nself_db.migrations m USING (vers
 
 @pytest.fixture
 def ready(plain_project):
-    """A project with one migration applied and one pending, and a seed."""
+    """A project with one migration applied and one pending, a seed, and a backup."""
     plain_project.migration("1_a", "CREATE TABLE np_a (id int);", "DROP TABLE np_a;")
     plain_project.run("migrate", "up").ok()
     plain_project.write("seeds/first.sql", "INSERT INTO np_a SELECT 1 WHERE false;\n")
+    plain_project.run("backup").ok()
     plain_project.migration("2_b", "CREATE TABLE np_b (id int);", "DROP TABLE np_b;")
     return plain_project
 

@@ -1,0 +1,179 @@
+"""The backups' folder on this host: which are there, and how a new one gets its name once it is whole."""
+
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+
+from nself_core.backups.names import MANIFEST, file_name, read_name
+from nself_core.failures import FileFailure, UsageFailure
+
+DEFAULT_FOLDER = ".nself-backups"
+PART = ".part"
+CHUNK = 1 << 20
+
+Folder = namedtuple("Folder", "path shown")
+Folder.__doc__ = "The folder, absolute, and as the user would write it."
+
+Backup = namedtuple("Backup", "name path shown bytes manifest")
+Backup.__doc__ = (
+    """One backup: its Name, its `path`, `shown` to people, its size in `bytes`, and its manifest or None."""
+)
+
+
+def backup_folder(settings):
+    """The Folder of BACKUP_DIR."""
+    path = settings.path("BACKUP_DIR", DEFAULT_FOLDER)
+    relative = os.path.relpath(path, settings.root)
+    return Folder(path, path if relative.startswith(os.pardir) else relative)
+
+
+def reserve(folder, seconds, label, ending):
+    """(name, path of its hidden part) of a new backup; a name that is taken makes it a second later.
+
+    The part is made here, a file or a folder that only we may read, so that two runs cannot choose one name.
+    """
+    while True:
+        name = file_name(seconds, label, ending)
+        part = os.path.join(folder, f".{name}{PART}")
+        try:
+            if os.path.lexists(os.path.join(folder, name)):
+                raise FileExistsError
+            if ending == ".dir":
+                os.mkdir(part, 0o700)
+            else:
+                os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            return name, part
+        except FileExistsError:
+            seconds += 1
+
+
+def give_name(part, path):
+    """Give a finished part its name, which nothing else has."""
+    if os.path.isdir(part):
+        os.rename(part, path)
+        return
+    os.link(part, path)
+    os.unlink(part)
+
+
+def remove(path):
+    """Remove a file or a folder, and do nothing where there is none."""
+    import shutil
+
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def sync(folder):
+    """Bring a folder's names to disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class HashingFile:
+    """Writes what it is called with to a file, and knows its size and hash.
+
+    Argument: `progress(done)`, told the bytes so far.
+    """
+
+    def __init__(self, file, progress):
+        import hashlib
+
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._progress = progress
+        self.size = 0
+
+    def __call__(self, data):
+        self._file.write(data)
+        self._digest.update(data)
+        self.size += len(data)
+        self._progress(self.size)
+
+    @property
+    def hexdigest(self):
+        """SHA-256 of what was written."""
+        return self._digest.hexdigest()
+
+
+def measure(path):
+    """(bytes, SHA-256 in hex) of a backup, a file or a folder. Raises OSError."""
+    return measure_folder(path) if os.path.isdir(path) else measure_file(path)
+
+
+def measure_file(path):
+    """(bytes, SHA-256 in hex) of a file."""
+    import hashlib
+
+    digest, size = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        while data := file.read(CHUNK):
+            digest.update(data)
+            size += len(data)
+    return size, digest.hexdigest()
+
+
+def measure_folder(path):
+    """(bytes, SHA-256 in hex) of a folder: the hash of its files' names and hashes, in the order of the names."""
+    import hashlib
+
+    digest, size = hashlib.sha256(), 0
+    for name in sorted(os.listdir(path)):
+        length, own = measure_file(os.path.join(path, name))
+        digest.update(f"{name}\0{own}\n".encode())
+        size += length
+    return size, digest.hexdigest()
+
+
+def list_backups(folder):
+    """The Backups of a Folder, the newest first. A manifest that is damaged counts as none."""
+    names = os.listdir(folder.path) if os.path.isdir(folder.path) else []
+    found = [_backup(folder, name) for name in map(read_name, names) if name]
+    return sorted(found, key=lambda backup: (backup.name.seconds, backup.name.file), reverse=True)
+
+
+def _backup(folder, name):
+    from nself_core.backups.manifest import read_manifest
+
+    path = os.path.join(folder.path, name.file)
+    try:
+        manifest = read_manifest(path)
+    except FileFailure:
+        manifest = None
+    return Backup(name, path, os.path.join(folder.shown, name.file), _size(path), manifest)
+
+
+def _size(path):
+    if not os.path.isdir(path):
+        return os.path.getsize(path)
+    return sum(os.path.getsize(os.path.join(path, name)) for name in os.listdir(path))
+
+
+def find_backup(folder, file):
+    """The Backup that a --file or FILE means: a path, or a name in the folder.
+
+    Raises UsageFailure where there is none, or its name is not a backup's.
+    """
+    path = next((p for p in (file, os.path.join(folder.path, file)) if os.path.exists(p)), None)
+    if path is None:
+        raise UsageFailure(f"there is no backup {file}", "see: nself-db backup list")
+    name = read_name(os.path.basename(os.path.normpath(path)))
+    if name is None:
+        form = f"2024-05-01T12:00:00_label{'|'.join(['.dump', '.sql', '.sql.gz', '.dir'])}"
+        raise UsageFailure(f"{file} is not named as a backup is", f"its form is {form}")
+    place = os.path.abspath(path)
+    return _backup(Folder(os.path.dirname(place), os.path.dirname(path)), name)
+
+
+def leftovers(folder, older_than):
+    """Paths of hidden parts that a killed run has left, untouched since `older_than` (seconds since 1970)."""
+    names = os.listdir(folder.path) if os.path.isdir(folder.path) else []
+    parts = [os.path.join(folder.path, name) for name in names if name.startswith(".") and name.endswith(PART)]
+    manifests = [os.path.join(folder.path, name) for name in names if name.endswith(f"{MANIFEST}{PART}")]
+    return sorted(path for path in {*parts, *manifests} if os.path.getmtime(path) < older_than)

@@ -1,0 +1,86 @@
+"""What stands beside a backup: what it is of, what it holds, and the hash by which it is known again.
+
+A dump without its manifest is not known to be whole: the manifest is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from nself_core import __version__
+from nself_core.failures import FileFailure
+
+FORM = 1  # of the manifest itself
+
+# reltuples is -1 where a table was never analysed.
+SQL_FACTS = """
+SELECT pg_catalog.current_database() AS database,
+       pg_catalog.current_setting('server_version') AS server,
+       pg_catalog.current_setting('server_version_num')::int AS server_version,
+       pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.datctype AS ctype,
+       pg_catalog.pg_get_userbyid(d.datdba) AS owner, d.datacl::text AS grants,
+       pg_catalog.pg_database_size(d.oid) AS size_bytes,
+       pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
+       coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+                            'role', pg_catalog.pg_get_userbyid(s.setrole), 'settings', s.setconfig))
+                 FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase = d.oid), '[]') AS settings,
+       coalesce((SELECT pg_catalog.json_object_agg(e.extname, e.extversion ORDER BY e.extname)
+                 FROM pg_catalog.pg_extension e), '{}') AS extensions,
+       coalesce((SELECT pg_catalog.json_object_agg(n.nspname || '.' || c.relname, c.reltuples::bigint
+                                                   ORDER BY n.nspname, c.relname)
+                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'), '{}')
+           AS estimated_rows,
+       EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = 'hdb_catalog' AND c.relname = 'schema_migrations') AS migrated,
+       pg_catalog.pg_is_in_recovery() AS standby
+FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+"""
+
+SQL_VERSIONS = "SELECT version::text AS version FROM hdb_catalog.schema_migrations WHERE NOT dirty ORDER BY version"
+
+
+def read_facts(database):
+    """What the manifest says of the database, in one question, or two where migrations are recorded."""
+    facts = dict(database.rows(SQL_FACTS)[0])
+    versions = database.rows(SQL_VERSIONS) if facts.pop("migrated") else []
+    facts["versions"] = [row["version"] for row in versions]
+    return facts
+
+
+def document(facts, details):
+    """The manifest as a dict.
+
+    Arguments: `facts`, of `read_facts`; `details`, what is known of the dump itself: file, format, sha256, bytes,
+    pg_dump, globals, label, env, project, started_at, finished_at.
+    """
+    return {"nself_backup": FORM, "tool": f"nself-db {__version__}", **details, **facts}
+
+
+def write_manifest(path, manifest):
+    """Write it whole beside the backup at `path`. Raises OSError."""
+    target = f"{path}.json"
+    temporary = f"{target}.part"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        json.dump(manifest, stream, indent=2, ensure_ascii=False)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, target)
+
+
+def read_manifest(path):
+    """The manifest beside the backup at `path`, or None where there is none. Raises FileFailure for what is not one."""
+    target = f"{path}.json"
+    try:
+        with open(target, encoding="utf-8") as stream:
+            found = json.load(stream)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise FileFailure(f"this manifest cannot be read: {error}", file=target) from None
+    if not isinstance(found, dict) or found.get("nself_backup") != FORM:
+        raise FileFailure("this is not the manifest of a backup of nself-db", file=target)
+    return found

@@ -1,0 +1,86 @@
+"""Which backups may go: pure, from their times and what is to be kept. The newest good one never goes."""
+
+from __future__ import annotations
+
+import time
+from collections import namedtuple
+
+from nself_core.backups import folder as folders
+from nself_core.backups.names import MANIFEST
+from nself_core.failures import UsageFailure
+from nself_core.output import Report, bytes_text
+from nself_core.plan import Plan, Step
+
+Keep = namedtuple("Keep", "last daily weekly monthly")
+Keep.__doc__ = (
+    "How many to keep: of the newest, and one for each of so many days, weeks and months (UTC); None for none."
+)
+
+SETTINGS = ("BACKUP_RETENTION_LAST", "BACKUP_RETENTION_DAILY", "BACKUP_RETENTION_WEEKLY", "BACKUP_RETENTION_MONTHLY")
+PERIODS = (("daily", "%Y-%m-%d"), ("weekly", "%G-%V"), ("monthly", "%Y-%m"))
+STALE_SECONDS = 24 * 3600  # what a killed run has left is not touched while it may still be one that runs
+
+
+def read_keep(settings, last, daily, weekly, monthly):
+    """The Keep of the options, or of the settings where none is given. Raises UsageFailure where neither says any."""
+    given = Keep(last, daily, weekly, monthly)
+    if not any(given):
+        given = Keep(*(settings.integer(name) for name in SETTINGS))
+    if not any(given):
+        raise UsageFailure(
+            "nothing says which backups to keep",
+            f"give --keep-last, --keep-daily, --keep-weekly or --keep-monthly N, or set {SETTINGS[0]} and the like",
+        )
+    return given
+
+
+def kept_files(names, keep):
+    """The files of the Names that are kept, as a set; `names`, of good backups of one database."""
+    newest_first = sorted(names, key=lambda name: (name.seconds, name.file), reverse=True)
+    kept = {name.file for name in newest_first[: max(keep.last or 0, 1)]}
+    for period, form in PERIODS:
+        seen: set = set()
+        for name in newest_first:
+            key = time.strftime(form, time.gmtime(name.seconds))
+            if key not in seen and len(seen) < (getattr(keep, period) or 0):
+                seen.add(key)
+                kept.add(name.file)
+    return kept
+
+
+def plan_prune(folder, settings, database_name, keep):
+    """The Plan of `backup prune` for this environment's database.
+
+    Backups of other databases and environments, and those without a manifest, are left alone.
+    """
+    found = folders.list_backups(folder)
+    ours = [backup for backup in found if _is_ours(backup, settings.env, database_name)]
+    kept = kept_files([backup.name for backup in ours], keep)
+    going = [backup for backup in ours if backup.name.file not in kept]
+    parts = folders.leftovers(folder, time.time() - STALE_SECONDS)
+    steps = [
+        Step("prune", f"remove {backup.shown} and {backup.shown}{MANIFEST}", None, None, True, backup.path)
+        for backup in going
+    ]
+    steps += [Step("prune", f"remove {path}, left by a run that was ended", None, None, False, path) for path in parts]
+    strange = len(found) - len(ours)
+    warnings = [f"{strange} backups of other databases, or without a manifest, are left alone"] if strange else []
+    loses = [f"{backup.shown} ({bytes_text(backup.bytes)})" for backup in going]
+    data = {"removed": [], "kept": sorted(kept, reverse=True)}
+    return Plan(steps, warnings, f"nothing to remove; {len(kept)} kept", data, loses)
+
+
+def _is_ours(backup, env, database_name):
+    manifest = backup.manifest
+    return manifest is not None and manifest.get("env") == env and manifest.get("database") == database_name
+
+
+def perform(steps):
+    """Remove what the steps name, each manifest first: what is left of a killed run does not look whole."""
+    removed = []
+    for step in steps:
+        folders.remove(step.work + MANIFEST)
+        folders.remove(step.work)
+        removed.append(step.work)
+    count = len(removed)
+    return Report({"removed": removed}, (), f"removed {count} file{'' if count == 1 else 's'}")
