@@ -121,6 +121,12 @@ KEEP_DAILY = option("--keep-daily", type=whole_number, metavar="N", help="keep o
 KEEP_WEEKLY = option("--keep-weekly", type=whole_number, metavar="N", help="keep one for each of the last N weeks")
 KEEP_MONTHLY = option("--keep-monthly", type=whole_number, metavar="N", help="keep one for each of the last N months")
 
+RESTORE_FILE = option("--file", metavar="FILE", help="this backup (default: the newest of this environment's database)")
+RESTORE_JOBS = option("--jobs", type=whole_number, metavar="N", help="tables loaded at once; not for plain dumps")
+NO_SAFETY = option("--no-safety-backup", action="store_true", help="take no backup of the present state first")
+UNDO = option("--undo", action="store_true", help="put the database back that the last restore set aside")
+CLEAN = option("--clean", action="store_true", help="drop the databases that restores have set aside")
+
 # ---------------------------------------------------------------------------------------------------------------
 # The commands.
 # ---------------------------------------------------------------------------------------------------------------
@@ -170,6 +176,9 @@ COMMANDS = (
     row("backup prune", "Remove old backups, but never the newest good one.",
         KEEP_LAST, KEEP_DAILY, KEEP_WEEKLY, KEEP_MONTHLY, FORCE, CONFIRM,
         effect=DESTROYS, example="nself-db backup prune --keep-last 7 --keep-monthly 12"),
+    row("restore", "Put a backup in place of the present database, which steps aside.",
+        RESTORE_FILE, RESTORE_JOBS, NO_SAFETY, UNDO, CLEAN, FORCE, CONFIRM,
+        effect=DESTROYS, example="nself-db restore --file .nself-backups/2024-05-01T12:00:00_pre-migration-v2.dump"),
     row("list", "List tables, views and sequences with a managed prefix.", COUNTS, FILTER, ALL,
         effect=READS, example="nself-db list --counts"),
     row("shell", "Open psql, read-only by default, or run one statement.", COMMAND, RW, INSTALL_READER, FORCE, CONFIRM,
@@ -311,6 +320,21 @@ def backup_prune(ctx, args):
     keep = prune.read_keep(ctx.settings, args.keep_last, args.keep_daily, args.keep_weekly, args.keep_monthly)
     plan = prune.plan_prune(folder.backup_folder(ctx.settings), ctx.settings, ctx.database.name, keep)
     return ctx.execute(plan, {"prune": prune.perform})
+
+
+def restore(ctx, args):
+    from nself_core.backups import folder, manifest
+    from nself_core.backups import restore as room
+
+    facts = manifest.read_facts(ctx.database)
+    if args.undo or args.clean:
+        plan = (room.plan_undo if args.undo else room.plan_clean)(ctx.database, facts["database"])
+        return ctx.execute(plan, ctx.restore_performers(facts["database"]))
+    place = folder.backup_folder(ctx.settings)
+    chosen = room.choose(place, ctx.settings, facts["database"], args.file)
+    safety = None if args.no_safety_backup else ctx.safety_plan(facts)
+    plan = room.plan_restore(ctx.database, chosen, facts, args.jobs, safety)
+    return ctx.execute(plan, ctx.restore_performers(facts["database"]))
 
 
 def list(ctx, args):  # noqa: A001 - a handler's name is its path

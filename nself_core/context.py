@@ -142,12 +142,30 @@ class Context:
 
     def backup_performers(self):
         """What performs the steps of `backup`."""
+        return {"backup": lambda steps: self._take_backup(steps[0].work)}
+
+    def _take_backup(self, job):
         from nself_core.backups import take
 
-        def progress(done):
-            self.console.progress_bytes(done, None, "dumped")
+        return take.take(self.database, job, lambda done: self.console.progress_bytes(done, None, "dumped"))
 
-        return {"backup": lambda steps: take.take(self.database, steps[0].work, progress)}
+    def safety_plan(self, facts):
+        """The plan of the backup that is taken before a restore."""
+        from nself_core.backups import restore, take
+
+        options = take.Options(restore.SAFETY_LABEL, "custom", None, None, False)
+        return take.plan_backup(self.settings, facts, options)
+
+    def restore_performers(self, name):
+        """What performs the steps of `restore`."""
+        from nself_core.backups import restore
+
+        database, tell = self.database, self.console.progress
+        return {
+            "restore": lambda steps: restore.perform(database, steps[0].work, self._take_backup, tell),
+            "undo": lambda steps: restore.perform_undo(database, steps[0]),
+            "clean": lambda steps: restore.perform_clean(database, name, steps),
+        }
 
     def shell_performers(self):
         """What performs the steps of `shell`; each has one step."""

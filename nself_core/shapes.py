@@ -108,6 +108,14 @@ DATA = {
         ]
     },
     "backup prune": {"removed": ["text"], "kept": ["text"]},
+    "restore": {
+        "file?": "text",
+        "database?": "text",
+        "before?": "text",
+        "safety_backup?": "text?",
+        "duration_ms?": "integer",
+        "dropped?": ["text"],
+    },
     "list": {
         "objects": [{"schema": "text", "name": "text", "type": "text", "rows": "integer?", "size_bytes": "integer?"}]
     },

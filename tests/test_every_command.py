@@ -32,6 +32,7 @@ CASES = {
     "backup list": [],
     "backup verify": [],
     "backup prune": ["--keep-last", "1"],
+    "restore": ["--force", "--no-safety-backup"],
     "list": ["--counts"],
     "shell": ["--command", "SELECT 1 AS one, 'ä' AS two"],
     "server status": [],

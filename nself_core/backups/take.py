@@ -39,6 +39,10 @@ read whole afterwards.
 """
 
 
+Options = namedtuple("Options", "label format compress jobs verify")
+Options.__doc__ = "The options of `backup` by which `plan_backup` plans, for who takes one without a command line."
+
+
 def plan_backup(settings, facts, args):
     """The Plan of `backup`.
 

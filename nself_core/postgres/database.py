@@ -60,10 +60,22 @@ class Database:
             self._reach = find_reach(self.settings, self._driver)
         return self._reach
 
+    def sibling(self, name):
+        """Another database of the same server, with a session of its own."""
+        other = Database(self.settings, "", self.on_statement, self._driver)
+        other.application = self.application
+        other._reach = self.reach.for_database(name)
+        return other
+
     @property
     def where(self):
         """The place in words, without secrets: host or container, and database."""
         return self.reach.where
+
+    @property
+    def reach_database(self):
+        """The database's name as a container or an embedded server is told it."""
+        return self.reach.database if self.reach.kind == "container" else self.reach.server.database
 
     @property
     def session_reads_files(self):

@@ -76,6 +76,14 @@ class UrlReach:
             message = f"psql takes {unheard} on its command line only, where others can read it"
             raise UsageFailure(message, "use --driver psycopg")
 
+    def for_database(self, name):
+        """The way to another database of the same server."""
+        other = _copy(self)
+        # Of a parameter that the URL has twice, the last counts.
+        other.url = f"{self.url}{'&' if '?' in self.url else '?'}dbname={_encode(name)}"
+        other.where = f"{self.where.rpartition('/')[0] or self.where}/{name}"
+        return other
+
     @property
     def password(self):
         """The password in the URL; None when it has none, and libpq looks in its own places."""
@@ -127,6 +135,12 @@ class ContainerReach:
         named = {"DOCKER_HOST": settings.docker_host, "DOCKER_CONTEXT": settings.get("DOCKER_CONTEXT")}
         self.docker_env = {name: value for name, value in named.items() if value}
 
+    def for_database(self, name):
+        """The way to another database of the same server."""
+        other = _copy(self)
+        other.database = name
+        return other
+
     @property
     def where(self):
         return f"container {self.container}, database {self.database}"
@@ -177,6 +191,13 @@ class EmbeddedReach:
         self.server = embedded.ensure_started(settings)
         self.where = f"embedded server {self.server.major}, database {self.server.database}"
 
+    def for_database(self, name):
+        """The way to another database of the same server."""
+        other = _copy(self)
+        other.server = self.server._replace(database=name)
+        other.where = f"embedded server {self.server.major}, database {name}"
+        return other
+
     def command(self, program, variables, login):
         """Arguments and environment for `program` of the server's own toolchain."""
         inside = {
@@ -191,6 +212,12 @@ class EmbeddedReach:
     def interactive(self, variables, login):
         """As `command`, for psql on the terminal."""
         return self.command("psql", _own_locale(variables), login)
+
+
+def _copy(reach):
+    import copy
+
+    return copy.copy(reach)
 
 
 def _own_locale(variables):

@@ -1,0 +1,74 @@
+"""Loads a backup into an empty database: pg_restore or psql beside the server, stopping at the first error."""
+
+from __future__ import annotations
+
+from nself_core.backups.folder import CHUNK
+from nself_core.backups.names import CUSTOM, PLAIN
+from nself_core.backups.verify import tar_of
+from nself_core.postgres.tools import ToolFailed, command_of, failure_of_tool, stream
+
+FOLDER_IN_CONTAINER = (
+    "folder=$(mktemp -d) && trap 'rm -rf \"$folder\"' EXIT && "
+    '{ tar -C "$folder" -xf - && pg_restore "$@" "$folder"; }; '
+    'code=$?; echo "nself-exit $code" >&2; exit $code'
+)
+# pg_restore reads a custom dump from a pipe only with one job; several want a file.
+FILE_IN_CONTAINER = (
+    "file=$(mktemp) && trap 'rm -f \"$file\"' EXIT && "
+    '{ cat > "$file" && pg_restore "$@" "$file"; }; '
+    'code=$?; echo "nself-exit $code" >&2; exit $code'
+)
+
+
+def load(target, backup, jobs):
+    """Load a Backup into the database `target`. Raises SqlFailure with pg_restore's words, Unreachable.
+
+    Argument: `jobs`, how many tables at once, or None.
+    """
+    try:
+        if backup.name.format == PLAIN:
+            stream(command_of(target, "psql", _psql_arguments()), source=_text(backup.path))
+        else:
+            _run_pg_restore(target, backup, jobs)
+    except ToolFailed as failed:
+        raise failure_of_tool(target, failed) from None
+
+
+def _psql_arguments():
+    return [
+        "--no-psqlrc",
+        "--quiet",
+        "--no-password",
+        "--set=ON_ERROR_STOP=1",
+        "--single-transaction",
+        "--output=/dev/null",
+        "--file=-",
+    ]
+
+
+def _text(path):
+    """The text of a plain dump, in pieces."""
+    import gzip
+
+    with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
+        while data := file.read(CHUNK):
+            yield data
+
+
+def _run_pg_restore(target, backup, jobs):
+    arguments = ["--exit-on-error", "--no-password"]
+    if target.reach.kind != "url":  # there, the URL names the database
+        arguments.append(f"--dbname={target.reach_database}")
+    arguments += [f"--jobs={jobs}"] if jobs else []
+    command = command_of(target, "pg_restore", arguments)
+    if not command.in_container:
+        stream(command._replace(argv=[*command.argv, backup.path]))
+        return
+    single = backup.name.format == CUSTOM and not jobs
+    source = _text(backup.path) if backup.name.format == CUSTOM else tar_of(backup.path)
+    if single:
+        stream(command, source=source)
+        return
+    script = FILE_IN_CONTAINER if backup.name.format == CUSTOM else FOLDER_IN_CONTAINER
+    at = command.argv.index("sh")
+    stream(command._replace(argv=[*command.argv[:at], "sh", "-c", script, "sh", *arguments]), source=source)

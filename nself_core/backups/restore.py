@@ -1,0 +1,307 @@
+"""Puts a backup in place of the present database, so that a failure before the last step leaves everything as it was.
+
+Checked first: manifest, hash, every byte, version, room. Then, with consent: a safety backup of the present state, a
+restore into a new database beside it, ANALYZE, a comparison with the manifest, and only then the swap of names.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import namedtuple
+
+from nself_core.backups import folder as folders
+from nself_core.backups import load, swap
+from nself_core.backups.verify import DAMAGED, examine
+from nself_core.bookkeeping.proof import LOCK_KEY
+from nself_core.failures import CheckFailed, Failure, LockHeld, Refused, SqlFailure, UsageFailure
+from nself_core.output import Report, bytes_text, duration_text
+from nself_core.plan import Plan, Step
+from nself_core.postgres.session import ConnectionLost, StatementFailed
+from nself_core.sql.quoting import identifier
+
+SQL_ROWS = """
+SELECT count(*) AS tables, coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint AS rows
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+"""
+
+SQL_TABLES = """
+SELECT n.nspname || '.' || c.relname AS name, c.reltuples::bigint AS rows
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+"""
+
+SAFETY_LABEL = "before-restore"
+
+# One restore of a database at a time, wherever it was started; the key is beside that of migrations.
+SQL_LOCK = "SELECT pg_catalog.pg_try_advisory_lock({key}, pg_catalog.hashtext(:name)) AS taken"
+RESTORE_KEY = LOCK_KEY & 0x7FFFFFFF
+
+Job = namedtuple("Job", "backup name likeness jobs safety")
+Job.__doc__ = """A restore.
+
+`backup`, the Backup; `name`, the database it is put in place of; `likeness`, the row of SQL_LIKENESS of that; `jobs`,
+how many tables are loaded at once; `safety`, the Job of the safety backup, or None.
+"""
+
+
+def choose(folder, settings, database_name, file):
+    """The Backup to restore: the one named by --file, else the newest of this environment's database.
+
+    What a restore took of the state before it is restored only by name: a second `restore` would undo the first.
+    Raises CheckFailed where there is none.
+    """
+    if file is not None:
+        return folders.find_backup(folder, file)
+    for backup in folders.list_backups(folder):
+        manifest = backup.manifest or {}
+        is_ours = manifest.get("env") == settings.env and manifest.get("database") == database_name
+        if is_ours and backup.name.label != SAFETY_LABEL:
+            return backup
+    raise CheckFailed(
+        f"there is no backup of {database_name} in {settings.env} in {folder.shown}",
+        "name another one with --file; see: nself-db backup list",
+    )
+
+
+def check(database, backup, facts):
+    """Warnings about a Backup that may be restored. Raises CheckFailed for one that may not.
+
+    Argument: `facts`, of `manifest.read_facts`, of the present database.
+    """
+    state, reason = examine(database, backup)
+    if state == DAMAGED:
+        raise CheckFailed(f"the backup is damaged: {reason}", "choose another one with --file", file=backup.shown)
+    manifest = backup.manifest
+    if manifest is None:
+        return [f"{backup.shown} has no manifest: it was read whole, but nothing says what it should be"]
+    if manifest["server_version"] // 10000 > facts["server_version"] // 10000:
+        raise CheckFailed(
+            f"the backup is of Postgres {manifest['server']}, and this server is {facts['server']}",
+            "restore it on a server of its own version or later",
+            file=backup.shown,
+        )
+    return list(_differences(manifest, facts))
+
+
+def _differences(manifest, facts):
+    for key, what in (("encoding", "encoding"), ("collate", "collation")):
+        if manifest[key] != facts[key]:
+            yield f"the backup's {what} is {manifest[key]}, the database's {facts[key]}: the latter is kept"
+    lacking = sorted(set(manifest["extensions"]) - set(facts["extensions"]))
+    if lacking:
+        yield f"the backup wants extensions that the present database has not: {', '.join(lacking)}"
+
+
+def plan_restore(database, backup, facts, jobs, safety):
+    """The Plan of `restore`: every step, and what is lost by it.
+
+    Arguments: `facts`, of `manifest.read_facts`; `safety`, the Plan of the safety backup, or None.
+    """
+    if backup.name.format == "plain" and backup.manifest is None:
+        raise Refused(
+            f"{backup.shown} is a plain dump without a manifest: what stands in it would be run unseen",
+            "read it, and run it yourself with psql",
+        )
+    warnings = check(database, backup, facts)
+    name = facts["database"]
+    (likeness,) = database.rows(swap.SQL_LIKENESS, name=name)
+    job = Job(backup, name, likeness, jobs, safety.steps[0].work if safety else None)
+    titles = [step.title for step in safety.steps] if safety else []
+    new, aside = swap.side_name(name, swap.RESTORE, time.time()), swap.side_name(name, swap.BEFORE, time.time())
+    titles += [
+        f"create database {new}, with the owner, settings and grants of {name}",
+        f"load {backup.shown} into it, analyze it, and compare its tables with the manifest's",
+        f"end the sessions in {name}, and in one transaction rename it to {aside} and {new} to {name}",
+    ]
+    steps = [Step("restore", title, None, None, True, job) for title in titles]
+    return Plan(steps, warnings, loses=_losses(database, backup, facts), asks_everywhere=True)
+
+
+def _losses(database, backup, facts):
+    """Lines that say what the present database holds and what comes in its place."""
+    now = database.rows(SQL_ROWS)[0]
+    age = duration_text(max(time.time() - backup.name.seconds, 0))
+    lines = [f"now: {now['tables']} tables, about {now['rows']} rows, {bytes_text(facts['size_bytes'])}"]
+    manifest = backup.manifest
+    if manifest:
+        rows = sum(max(count, 0) for count in manifest["estimated_rows"].values())
+        lines.append(
+            f"then: {len(manifest['estimated_rows'])} tables, about {rows} rows, as of {manifest['started_at']} "
+            f"({age} ago), from {manifest['env']}, database {manifest['database']}"
+        )
+    lines.append(f"what was written since {backup.shown} was taken is in the database that steps aside only")
+    return lines
+
+
+def perform(database, job, take, tell):
+    """Restore, and return the Report. Whatever fails before the swap leaves the present database as it was.
+
+    Arguments: `take(job)`, which takes the safety backup and returns its Report; `tell(text)`, progress.
+    """
+    begun = time.time()
+    keeper = database.sibling(swap.maintenance_name(job.name))
+    try:
+        _lock(keeper, job.name)
+        safety = take(job.safety).data["file"] if job.safety else None
+        new, aside = (_free_name(keeper, job.name, kind, begun) for kind in (swap.RESTORE, swap.BEFORE))
+        keeper.execute(swap.sql_create(new, job.likeness))
+        try:
+            _fill(database.sibling(new), job, new, tell)
+            keeper.execute("BEGIN", *swap.sql_dress(new, job.likeness), "COMMIT")
+            tell(f"swapping {job.name} and {new}")
+            database.close()
+            swap_databases(keeper, job.name, new, aside)
+        except BaseException as error:
+            _drop(database, job.name, new, error)
+            raise
+    finally:
+        keeper.close()
+    return _report(job, aside, safety, time.time() - begun)
+
+
+def _free_name(keeper, name, kind, seconds):
+    """A name of `swap.side_name` that no database has yet; of one that is taken, the next second's."""
+    taken = {row["name"] for row in keeper.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, kind))}
+    while swap.side_name(name, kind, seconds) in taken:
+        seconds += 1
+    return swap.side_name(name, kind, seconds)
+
+
+def _lock(keeper, name):
+    if not keeper.rows(SQL_LOCK.format(key=RESTORE_KEY), name=name)[0]["taken"]:
+        raise LockHeld(f"another restore of {name} is under way", "wait for it to end")
+
+
+def _fill(target, job, new, tell):
+    """Load the backup into the new database and look whether it is what the manifest says."""
+    try:
+        tell(f"loading {job.backup.shown} into {new}")
+        load.load(target, job.backup, job.jobs)
+        tell(f"analyzing {new}")
+        target.execute("ANALYZE")
+        _compare(target, job.backup.manifest)
+    finally:
+        target.close()
+
+
+def _compare(target, manifest):
+    """Raise CheckFailed where tables of the manifest are not there, or one that held rows is empty."""
+    if manifest is None:
+        return
+    present = {row["name"]: row["rows"] for row in target.rows(SQL_TABLES)}
+    wanted = manifest["estimated_rows"]
+    absent = sorted(set(wanted) - set(present))
+    empty = sorted(name for name, rows in wanted.items() if rows > 0 and present.get(name) == 0)
+    if absent or empty:
+        told = [f"{len(absent)} tables are absent: {', '.join(absent[:5])}"] if absent else []
+        told += [f"{len(empty)} tables are empty that were not: {', '.join(empty[:5])}"] if empty else []
+        raise CheckFailed(f"what was restored is not what the manifest says: {'; '.join(told)}")
+
+
+def swap_databases(keeper, present, new, aside):
+    """Let the two change places; where that fails, connections are let in again."""
+    try:
+        keeper.session().execute(*swap.sql_swap(present, new, aside))
+    except (StatementFailed, ConnectionLost) as failed:
+        keeper.close()
+        keeper.execute(swap.sql_open(present))
+        message = failed.error.message if isinstance(failed, StatementFailed) else failed.text
+        raise SqlFailure(f"{present} could not be renamed, and stays as it was: {message}") from None
+
+
+def _drop(database, name, new, error):
+    """Drop a new database that did not take its place; where that fails, the error says what to remove."""
+    keeper = database.sibling(swap.maintenance_name(name))
+    try:
+        keeper.execute(swap.sql_end_sessions((new,)))
+        keeper.execute(f"DROP DATABASE IF EXISTS {identifier(new)}")
+    except Failure:
+        if isinstance(error, Failure):
+            error.hint = f"remove the database {new}: nself-db restore --clean"
+    finally:
+        keeper.close()
+
+
+def _report(job, aside, safety, seconds):
+    data = {
+        "file": job.backup.shown,
+        "database": job.name,
+        "before": aside,
+        "safety_backup": safety,
+        "duration_ms": round(seconds * 1000),
+    }
+    lines = [f"the database as it was is {aside}; nself-db restore --undo puts it back, --clean removes it"]
+    return Report(data, lines, f"restored {job.name} from {job.backup.shown} in {duration_text(seconds)}")
+
+
+def plan_undo(database, name):
+    """The Plan of `restore --undo`: the newest database that stepped aside takes its place again."""
+    keeper = database.sibling(swap.maintenance_name(name))
+    found = keeper.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, swap.BEFORE))
+    if not found:
+        raise UsageFailure(f"no database stands aside of {name}", "a restore leaves one")
+    aside = found[-1]
+    now = _free_name(keeper, name, swap.BEFORE, time.time())
+    keeper.close()
+    title = f"end the sessions in {name}, and in one transaction rename it to {now} and {aside['name']} to {name}"
+    loses = [
+        f"{name} as it is now steps aside as {now}",
+        f"{aside['name']} ({bytes_text(aside['size_bytes'])}) returns",
+    ]
+    step = Step("undo", title, None, None, True, (name, aside["name"], now))
+    return Plan([step], loses=loses, asks_everywhere=True)
+
+
+def perform_undo(database, step):
+    """Swap back and return the Report."""
+    name, back, aside = step.work
+    keeper = database.sibling(swap.maintenance_name(name))
+    try:
+        _lock(keeper, name)
+        database.close()
+        swap_databases(keeper, name, back, aside)
+    finally:
+        keeper.close()
+    return Report({"database": name, "before": aside}, (), f"{back} is {name} again; what was there is {aside}")
+
+
+def plan_clean(database, name):
+    """The Plan of `restore --clean`: databases that stepped aside, or were never finished, are dropped."""
+    keeper = database.sibling(swap.maintenance_name(name))
+    found = [
+        row
+        for kind in (swap.BEFORE, swap.RESTORE)
+        for row in keeper.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, kind))
+    ]
+    keeper.close()
+    steps = [
+        Step(
+            "clean",
+            f"drop database {row['name']}",
+            f"DROP DATABASE {identifier(row['name'])};",
+            None,
+            True,
+            row["name"],
+        )
+        for row in found
+    ]
+    loses = [f"database {row['name']} ({bytes_text(row['size_bytes'])})" for row in found]
+    return Plan(
+        steps, nothing=f"no database stands aside of {name}", data={"dropped": []}, loses=loses, asks_everywhere=True
+    )
+
+
+def perform_clean(database, name, steps):
+    """Drop the databases of the steps and return the Report."""
+    keeper = database.sibling(swap.maintenance_name(name))
+    try:
+        _lock(keeper, name)
+        for step in steps:
+            keeper.execute(swap.sql_end_sessions((step.work,)))
+            keeper.execute(f"DROP DATABASE {identifier(step.work)}")
+    finally:
+        keeper.close()
+    dropped = [step.work for step in steps]
+    count = len(dropped)
+    return Report({"dropped": dropped}, (), f"dropped {count} database{'' if count == 1 else 's'}")

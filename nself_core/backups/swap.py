@@ -1,0 +1,148 @@
+"""Two databases change places: the present one steps aside under another name, the restored one takes its own.
+
+All of it is sent as one message, which the server carries to its end even where the client dies in the middle: new
+connections are refused, the present ones ended, and both renames committed together. A rename needs a database that
+nobody is connected to, so it is done from another one.
+"""
+
+from __future__ import annotations
+
+import time
+
+from nself_core.sql.quoting import identifier, literal
+
+BEFORE, RESTORE = "before", "restore"
+LONGEST_NAME = 63  # bytes (NAMEDATALEN - 1)
+WAIT_SECONDS = 15  # for the ended sessions to be gone
+
+SQL_DATABASES = """
+SELECT d.datname AS name, d.datallowconn AS open, pg_catalog.pg_database_size(d.oid) AS size_bytes,
+       pg_catalog.shobj_description(d.oid, 'pg_database') AS comment
+FROM pg_catalog.pg_database d WHERE pg_catalog.starts_with(d.datname, :prefix) ORDER BY d.datname
+"""
+
+# What `CREATE DATABASE` and the statements behind it need to make a second database like the first.
+SQL_LIKENESS = """
+SELECT pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.datctype AS ctype,
+       pg_catalog.pg_get_userbyid(d.datdba) AS owner, d.datconnlimit AS connections,
+       t.spcname AS tablespace, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
+       pg_catalog.to_jsonb(d) ->> 'datlocprovider' AS provider,
+       coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale') AS locale,
+       d.datacl IS NOT NULL AS has_grants,
+       coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+                     'to', CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END,
+                     'privilege', a.privilege_type, 'option', a.is_grantable))
+                 FROM pg_catalog.aclexplode(d.datacl) a), '[]') AS grants,
+       coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+                     'role', CASE WHEN s.setrole = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(s.setrole) END,
+                     'name', pg_catalog.split_part(one, '=', 1),
+                     'value', pg_catalog.substr(one, pg_catalog.strpos(one, '=') + 1)))
+                 FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS one
+                 WHERE s.setdatabase = d.oid), '[]') AS settings
+FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
+WHERE d.datname = :name
+"""
+
+
+def side_name(name, kind, seconds):
+    """The name of a database beside `name`: `<name>_before_20240501120000`, at most 63 bytes.
+
+    Arguments: `kind`, BEFORE or RESTORE; `seconds` since 1970.
+    """
+    ending = f"_{kind}_{time.strftime('%Y%m%d%H%M%S', time.gmtime(seconds))}"
+    return name.encode()[: LONGEST_NAME - len(ending)].decode("utf-8", "ignore") + ending
+
+
+def side_prefix(name, kind):
+    """What the names of `side_name` begin with."""
+    return side_name(name, kind, 0)[: -len("19700101000000")]
+
+
+def maintenance_name(name):
+    """A database to connect to while `name` is renamed."""
+    return "template1" if name == "postgres" else "postgres"
+
+
+def sql_create(new, like, owner=None):
+    """The statement that makes the empty database `new`, in encoding and locale as `like`, a row of SQL_LIKENESS."""
+    parts = [
+        f"CREATE DATABASE {identifier(new)} TEMPLATE template0 OWNER {identifier(owner or like['owner'])}",
+        f"ENCODING {literal(like['encoding'])} LC_COLLATE {literal(like['collate'])} LC_CTYPE {literal(like['ctype'])}",
+        f"TABLESPACE {identifier(like['tablespace'])}",
+    ]
+    if like["provider"] == "i":
+        parts.append(f"LOCALE_PROVIDER icu ICU_LOCALE {literal(like['locale'])}")
+    if like["provider"] == "b":
+        parts.append(f"LOCALE_PROVIDER builtin BUILTIN_LOCALE {literal(like['locale'])}")
+    return " ".join(parts)
+
+
+def sql_dress(new, like):
+    """The statements that give `new` the grants, settings, limit and comment of `like`."""
+    name = identifier(new)
+    texts = []
+    if like["has_grants"]:
+        texts.append(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+        texts += [_grant(name, grant) for grant in like["grants"]]
+    for setting in like["settings"]:
+        # FROM CURRENT takes the value as it is, whatever kind of list it is.
+        texts.append(f"SELECT pg_catalog.set_config({literal(setting['name'])}, {literal(setting['value'])}, true)")
+        who = f"ROLE {identifier(setting['role'])} IN DATABASE" if setting["role"] else "DATABASE"
+        texts.append(f"ALTER {who} {name} SET {_setting_name(setting['name'])} FROM CURRENT")
+    if like["connections"] >= 0:
+        texts.append(f"ALTER DATABASE {name} CONNECTION LIMIT {int(like['connections'])}")
+    if like["comment"] is not None:
+        texts.append(f"COMMENT ON DATABASE {name} IS {literal(like['comment'])}")
+    return tuple(texts)
+
+
+def _grant(name, grant):
+    to = identifier(grant["to"]) if grant["to"] else "PUBLIC"
+    option = " WITH GRANT OPTION" if grant["option"] else ""
+    return f"GRANT {grant['privilege']} ON DATABASE {name} TO {to}{option}"
+
+
+def _setting_name(name):
+    return ".".join(identifier(part) for part in name.split("."))
+
+
+def sql_swap(present, new, aside):
+    """The statements by which `new` becomes `present` and what was there becomes `aside`; sent as one message.
+
+    Each COMMIT ends what stands before it: sessions see a database closed only once that is committed.
+    """
+    return (
+        f"ALTER DATABASE {identifier(present)} WITH ALLOW_CONNECTIONS false",
+        "COMMIT",
+        sql_end_sessions((present, new)),
+        "COMMIT",
+        "BEGIN",
+        f"ALTER DATABASE {identifier(present)} RENAME TO {identifier(aside)}",
+        f"ALTER DATABASE {identifier(new)} RENAME TO {identifier(present)}",
+        f"ALTER DATABASE {identifier(aside)} WITH ALLOW_CONNECTIONS true",
+        "COMMIT",
+    )
+
+
+def sql_end_sessions(names):
+    """A DO statement that ends the sessions of databases and waits until they are gone."""
+    wanted = ", ".join(literal(name) for name in names)
+    return f"""DO $nself$
+DECLARE deadline timestamptz := pg_catalog.clock_timestamp() + interval '{WAIT_SECONDS} seconds';
+BEGIN
+    LOOP
+        PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+        WHERE datname IN ({wanted}) AND pid <> pg_catalog.pg_backend_pid();
+        EXIT WHEN NOT FOUND;
+        IF pg_catalog.clock_timestamp() > deadline THEN
+            RAISE EXCEPTION 'sessions in % do not end', ARRAY[{wanted}];
+        END IF;
+        PERFORM pg_catalog.pg_sleep(0.05);
+        PERFORM pg_catalog.pg_stat_clear_snapshot();
+    END LOOP;
+END $nself$"""
+
+
+def sql_open(name):
+    """The statement that lets connections into a database again."""
+    return f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS true"
