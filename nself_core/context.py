@@ -99,15 +99,21 @@ class Context:
     def _run_migrations(self, steps, direction, args):
         from nself_core.migrations import live_api, runner
 
+        known = {}
+
         def guard(facts):
+            known.update(facts)
             return live_api.open_guard(self.database, facts, self.settings, args.allow_inconsistent)
 
         options = runner.Options(direction, args.lock_wait, guard, self.console.progress)
         try:
-            return runner.run(self.database, [step.work for step in steps], options)
+            report = runner.run(self.database, [step.work for step in steps], options)
         except Failure as failure:
             self._reload_after(failure)
             raise
+        if direction == "up" and self.settings.is_prod and not known.get("protected", True):
+            self.console.note("this database is not protected from drop, reset and restore: nself-db protect")
+        return report
 
     def _reload_after(self, failure):
         """Reload the metadata also where a run failed after it had changed something."""
@@ -126,6 +132,26 @@ class Context:
         from nself_core.migrations import repair
 
         return {"sql": lambda steps: repair.perform(self.database, steps, self.console.progress)}
+
+    def drop_performers(self, args):
+        """What performs the steps of `drop`."""
+        from nself_core.teardown import perform
+
+        return {"drop": lambda steps: perform.drop(self.database, steps, args.lock_wait, self.console.progress)}
+
+    def reset_performers(self, args):
+        """What performs the steps of `reset`: those of `drop`, then those of `migrate up`."""
+        from nself_core import reset
+
+        return reset.told_after_drop({**self.drop_performers(args), **self.migration_performers("up", args)})
+
+    def protect_performers(self, args):
+        """What performs the step of `protect`."""
+        from nself_core.teardown import protect
+
+        return {
+            "protection": lambda steps: protect.perform(self.database, steps, args.lock_wait, self.console.progress)
+        }
 
     def shell_performers(self):
         """What performs the steps of `shell`; each has one step."""

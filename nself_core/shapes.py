@@ -23,6 +23,13 @@ MIGRATION = {
 RAN = [{"version": VERSION, "name": "text", "file": "text", "mode": ("transaction", "no_transaction", "self_test")}]
 METADATA = ("reloaded", "not_reloaded", "inconsistent")
 
+DROPPED = {
+    "dropped": [{"kind": "text", "schema": "text", "name": "text", "arguments": ["text"], "rows": "integer?"}],
+    "also_dropped": ["text"],
+    "api_loses": ["text"],
+    "forgotten": "integer",
+}
+
 DATA = {
     "migrate up": {"applied": RAN, "metadata?": METADATA},
     "migrate down": {"rolled_back": RAN, "metadata?": METADATA},
@@ -46,6 +53,9 @@ DATA = {
         "objects": [{"schema": "text", "name": "text", "type": "text", "rows": "integer?", "size_bytes": "integer?"}]
     },
     "shell": {"columns?": ["text"], "rows?": [["any"]], "tag?": "text", "reader?": "text"},
+    "drop": DROPPED,
+    "reset": {**DROPPED, "applied": RAN, "metadata?": METADATA},
+    "protect": {"protected": "boolean", "changed": "boolean"},
     "server status": {"running": "boolean", "version": "integer?", "data": "text?", "socket": "text?", "log": "text?"},
     "server stop": {"stopped": "boolean"},
 }

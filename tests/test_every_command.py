@@ -26,6 +26,9 @@ CASES = {
     "migrate repair": ["--migration", "2", "--applied"],
     "list": ["--counts"],
     "shell": ["--command", "SELECT 1 AS one, 'ä' AS two"],
+    "drop": ["--force"],
+    "reset": ["--force"],
+    "protect": [],
     "server status": [],
     "server stop": [],
 }

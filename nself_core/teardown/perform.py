@@ -1,0 +1,139 @@
+"""Gathers the facts of a drop, and performs it: one transaction under the migration lock, planned anew inside it."""
+
+from __future__ import annotations
+
+from nself_core.bookkeeping import lock
+from nself_core.bookkeeping.protection import refuse_protected
+from nself_core.failures import CheckFailed, LockHeld, Unreachable
+from nself_core.guard.check_sql import SQL_METADATA
+from nself_core.guard.requirements import requirements
+from nself_core.output import Report
+from nself_core.row_counts import count_rows
+from nself_core.sql.quoting import qualified
+from nself_core.teardown.closure import read_closure
+from nself_core.teardown.drop import RECORDS, Facts
+
+SQL_PLACES = """
+SELECT n.nspname AS schema, c.relname AS name, pg_catalog.pg_is_in_recovery() AS standby,
+       pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname IN ('hdb_catalog', 'nself_db') AND c.relkind IN ('r', 'p', 'v')
+"""
+SQL_STANDBY = "SELECT pg_catalog.pg_is_in_recovery() AS standby"
+
+# Who has any lock on a table of ours, and so may be in the way; the longest at it first.
+SQL_HOLDERS = """
+SELECT a.pid, a.application_name AS application, a.usename AS "user", a.state,
+       pg_catalog.to_char(a.query_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') AS query_start,
+       pg_catalog.min(pg_catalog.format('%s.%s', n.nspname, c.relname)) AS relation
+FROM pg_catalog.pg_locks l
+    JOIN pg_catalog.pg_class c ON c.oid = l.relation
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_catalog.json_to_recordset(:names) AS wanted(schema text, name text)
+        ON wanted.schema = n.nspname AND wanted.name = c.relname
+    JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE l.granted AND l.pid <> pg_catalog.pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+GROUP BY a.pid, a.application_name, a.usename, a.state, a.query_start, a.xact_start ORDER BY a.xact_start LIMIT 5
+"""
+
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+
+
+def read_facts(database, scope, tell):
+    """The Facts of a drop of what `scope` means; changes nothing.
+
+    Arguments: `tell(text)`, progress while rows are counted. Raises Refused where the database is protected, LockHeld,
+    with who holds it, where a table stays locked.
+    """
+    if database.rows(SQL_STANDBY)[0]["standby"]:
+        raise Unreachable(f"{database.where} is a standby, which takes no changes", "connect to the primary")
+    refuse_protected(database)
+    closure = read_closure(database, scope)
+    places = {(row["schema"], row["name"]): row["readable"] for row in database.rows(SQL_PLACES)}
+    tables = [item for item in closure.objects if item.kind == "table"]
+    try:
+        rows = count_rows(database, [item._asdict() for item in tables], tell)
+    except LockHeld as failure:
+        raise _with_holders(database, failure, tables) from None
+    return Facts(closure, rows, _records(database, places), _api(database, places))
+
+
+def _records(database, places):
+    """The numbers of rows by (schema, name) of the records that are there."""
+    there = [place[:2] for place in RECORDS if place[:2] in places]
+    ask = "SELECT count(*) AS rows FROM "
+    return {place: database.rows(ask + qualified(*place))[0]["rows"] for place in there}
+
+
+def _api(database, places):
+    """The Requirements of Hasura's metadata: none where it is not in this database, None where it may not be read."""
+    readable = places.get(("hdb_catalog", "hdb_metadata"), True)
+    if not readable:
+        return None
+    rows = database.rows(SQL_METADATA) if ("hdb_catalog", "hdb_metadata") in places else []
+    return requirements(rows[0]["metadata"]) if rows else frozenset()
+
+
+def drop(database, steps, wait, tell):
+    """Perform the steps of `plan_drop` in one transaction and return the Report.
+
+    Arguments: `wait`, seconds to wait for another run; `tell(text)`, progress. The facts are read again once all tables
+    are locked: what differs from what was consented to is not dropped. Raises LockHeld with who is in the way.
+    """
+    work = steps[0].work
+    tables = [item for item in work.facts.closure.objects if item.kind == "table"]
+    texts = [step.sql.rstrip(";") for step in steps]
+    lock.take_lock(database, wait, tell)
+    tell("waiting for the tables' locks")
+    try:
+        first = 1 if tables else 0
+        _run(database, (BEGIN, *texts[:first]))
+        refuse_protected(database)
+        _check_same(database, work)
+        _run(database, (*texts[first:], "COMMIT"))
+    except LockHeld as failure:
+        raise _with_holders(database, failure, tables) from None
+    return _report(work)
+
+
+def _run(database, texts):
+    for text in texts if database.on_statement else ():
+        database.on_statement(text)
+    database.execute(*texts)
+
+
+def _check_same(database, work):
+    """Refuse to drop other things than those that were shown; numbers of rows may have grown meanwhile."""
+    if _compared(read_closure(database, work.scope)) != _compared(work.facts.closure):
+        database.execute("ROLLBACK")
+        raise CheckFailed("the database's objects have changed meanwhile; nothing was dropped", "run it again")
+
+
+def _compared(closure):
+    return [item._replace(size_bytes=0) for item in closure.objects], closure.outside, sorted(closure.needs)
+
+
+def _with_holders(database, failure, tables):
+    """The failure of a wait for a lock, with the sessions that are in the way."""
+    names = [{"schema": item.schema, "name": item.name} for item in tables]
+    told = [
+        f"  {row['relation']}: pid {row['pid']}, application {row['application'] or '(no name)'}, user {row['user']}, "
+        f"{row['state']}, query started {row['query_start']}"
+        for row in database.rows(SQL_HOLDERS, names=names)
+    ]
+    failure.message += "; nothing was dropped"
+    failure.hint = "wait for the other session, or end it: SELECT pg_terminate_backend(PID)"
+    failure.excerpt = "\n".join(told) or None
+    return failure
+
+
+def _report(work):
+    data = work.data
+    lines = [f"dropped {item.kind} {item.shown}" for item in work.facts.closure.objects]
+    lines += [f"dropped with them: {text}" for text in data["also_dropped"]]
+    count = len(data["dropped"]) + len(data["also_dropped"])
+    forgotten = data["forgotten"]
+    summary = f"dropped {count} object{'' if count == 1 else 's'}"
+    summary += f", forgot {forgotten} migration{'' if forgotten == 1 else 's'}" if forgotten else ""
+    return Report(data, lines, summary)
