@@ -27,7 +27,7 @@ def count_rows(database, objects, tell):
 def sql_counts(objects):
     """One query that counts the rows of all `objects`."""
     return "\nUNION ALL ".join(
-        f"SELECT {literal(item['schema'])} AS schema, {literal(item['name'])} AS name, count(*) AS rows "
+        f"SELECT {literal(item['schema'])} AS schema, {literal(item['name'])} AS name, pg_catalog.count(*) AS rows "
         f"FROM {qualified(item['schema'], item['name'])}"
         for item in objects
     )

@@ -1,6 +1,6 @@
 """What goes when managed objects go: the objects, what is part of them, and what outside hangs on them.
 
-One question to the catalogue. It follows pg_depend as the server's own DROP does (manual, "pg_depend"), so that
+One question to the catalogue, which waits for no lock. It follows pg_depend as the server's own DROP does (manual, "pg_depend"), so that
 nothing need be known here of defaults, policies, generated columns, partitions or whatever a later version adds.
 """
 
@@ -37,12 +37,11 @@ or outside.
 """
 
 
-class Object(namedtuple("Object", "number kind schema name arguments is_procedure obstacle size_bytes")):
+class Object(namedtuple("Object", "number kind schema name arguments is_procedure obstacle")):
     """One object to drop.
 
     `kind`, one of RELATIONS, "routine", "type" or "schema"; `arguments`, of a routine the input types as (schema,
-    name); `obstacle`, why rows cannot be counted: "" where they can, None where there are none; `size_bytes`, of
-    tables and materialized views.
+    name); `obstacle`, why rows cannot be counted: "" where they can, None where there are none.
     """
 
     __slots__ = ()
@@ -187,12 +186,7 @@ SELECT coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
                 WHERE target.kind = 'routine' AND p.oid = target.id AND p.prokind = 'p'),
         CASE WHEN target.kind <> 'table' THEN NULL
              WHEN NOT pg_catalog.has_schema_privilege(target.space, 'USAGE')
-               OR NOT pg_catalog.has_table_privilege(target.id, 'SELECT') THEN 'no right to read' ELSE '' END,
-        CASE WHEN target.kind = 'table' THEN coalesce(
-                 (SELECT sum(pg_catalog.pg_total_relation_size(part.relid))
-                  FROM pg_catalog.pg_partition_tree(target.id) AS part),
-                 pg_catalog.pg_total_relation_size(target.id))
-             WHEN target.kind = 'materialized view' THEN pg_catalog.pg_total_relation_size(target.id) END
+               OR NOT pg_catalog.has_table_privilege(target.id, 'SELECT') THEN 'no right to read' ELSE '' END
     ) ORDER BY target.number) FROM target), '[]') AS objects,
     coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pair.one, pair.other)) FROM (
         SELECT DISTINCT one.number AS one, other.number AS other

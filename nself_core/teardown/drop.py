@@ -32,10 +32,10 @@ RECORDS = (
 
 MOST_SHOWN = 20  # lines of a kind in a question; the JSON has all
 
-Facts = namedtuple("Facts", "closure rows records api")
+Facts = namedtuple("Facts", "closure rows size records api")
 Facts.__doc__ = """What is known before it is dropped.
 
-`closure`, a Closure; `rows`, numbers of rows by (schema, name); `records`, numbers of rows by (schema, name) of those
+`closure`, a Closure; `rows`, numbers of rows by (schema, name); `size`, bytes of all tables; `records`, numbers of rows by (schema, name) of those
 RECORDS that are there; `api`, the Requirements of Hasura's metadata, None where it may not be read.
 """
 
@@ -161,8 +161,8 @@ def losses(facts):
         lines += [f"{_count(len(chosen), kind)}: " + ", ".join(_first(_named(chosen, facts.rows)))] if chosen else []
     tables = [item for item in closure.objects if item.kind == "table"]
     if tables:
-        size = bytes_text(sum(item.size_bytes or 0 for item in closure.objects))
-        lines.append(f"{_count(sum(facts.rows.values()), 'row')}, {size}" + _uncounted(tables, facts.rows))
+        counted = f"{_count(sum(facts.rows.values()), 'row')}, {bytes_text(facts.size)}"
+        lines.append(counted + _uncounted(tables, facts.rows))
     lines += [f"goes too: {text}" for text in _first([item.text for item in closure.outside])]
     if facts.api is None:
         lines.append("what the live API loses is not known: hdb_catalog.hdb_metadata may not be read")

@@ -21,6 +21,15 @@ WHERE n.nspname IN ('hdb_catalog', 'nself_db') AND c.relkind IN ('r', 'p', 'v')
 """
 SQL_STANDBY = "SELECT pg_catalog.pg_is_in_recovery() AS standby"
 
+SQL_SIZE = """
+SELECT coalesce(pg_catalog.sum(coalesce(
+    (SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(part.relid))
+     FROM pg_catalog.pg_partition_tree(c.oid) AS part), pg_catalog.pg_total_relation_size(c.oid))), 0) AS bytes
+FROM pg_catalog.json_to_recordset(:names) AS wanted(schema pg_catalog.text, name pg_catalog.text)
+    JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
+    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
+"""
+
 # Who has any lock on a table of ours, and so may be in the way; the longest at it first.
 SQL_HOLDERS = """
 SELECT a.pid, a.application_name AS application, a.usename AS "user", a.state,
@@ -29,7 +38,7 @@ SELECT a.pid, a.application_name AS application, a.usename AS "user", a.state,
 FROM pg_catalog.pg_locks l
     JOIN pg_catalog.pg_class c ON c.oid = l.relation
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_catalog.json_to_recordset(:names) AS wanted(schema text, name text)
+    JOIN pg_catalog.json_to_recordset(:names) AS wanted(schema pg_catalog.text, name pg_catalog.text)
         ON wanted.schema = n.nspname AND wanted.name = c.relname
     JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 WHERE l.granted AND l.pid <> pg_catalog.pg_backend_pid()
@@ -54,15 +63,20 @@ def read_facts(database, scope, tell):
     tables = [item for item in closure.objects if item.kind == "table"]
     try:
         rows = count_rows(database, [item._asdict() for item in tables], tell)
+        size = database.rows(SQL_SIZE, names=_names(tables))[0]["bytes"]
     except LockHeld as failure:
         raise _with_holders(database, failure, tables) from None
-    return Facts(closure, rows, _records(database, places), _api(database, places))
+    return Facts(closure, rows, size, _records(database, places), _api(database, places))
+
+
+def _names(tables):
+    return [{"schema": item.schema, "name": item.name} for item in tables]
 
 
 def _records(database, places):
     """The numbers of rows by (schema, name) of the records that are there."""
     there = [place[:2] for place in RECORDS if place[:2] in places]
-    ask = "SELECT count(*) AS rows FROM "
+    ask = "SELECT pg_catalog.count(*) AS rows FROM "
     return {place: database.rows(ask + qualified(*place))[0]["rows"] for place in there}
 
 
@@ -111,16 +125,15 @@ def _check_same(database, work):
 
 
 def _compared(closure):
-    return [item._replace(size_bytes=0) for item in closure.objects], closure.outside, sorted(closure.needs)
+    return closure.objects, closure.outside, sorted(closure.needs)
 
 
 def _with_holders(database, failure, tables):
     """The failure of a wait for a lock, with the sessions that are in the way."""
-    names = [{"schema": item.schema, "name": item.name} for item in tables]
     told = [
         f"  {row['relation']}: pid {row['pid']}, application {row['application'] or '(no name)'}, user {row['user']}, "
         f"{row['state']}, query started {row['query_start']}"
-        for row in database.rows(SQL_HOLDERS, names=names)
+        for row in database.rows(SQL_HOLDERS, names=_names(tables))
     ]
     failure.message += "; nothing was dropped"
     failure.hint = "wait for the other session, or end it: SELECT pg_terminate_backend(PID)"
