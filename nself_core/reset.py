@@ -19,7 +19,8 @@ from nself_core.teardown.closure import RELATIONS, Scope, is_kept
 # that the files themselves made: a file may have set its own search_path.
 SQL_THERE = """
 WITH wanted AS (
-    SELECT * FROM pg_catalog.json_to_recordset(:names) AS item(kind pg_catalog.text, schema pg_catalog.text, name pg_catalog.text)
+    SELECT * FROM pg_catalog.json_to_recordset(:names)
+        AS item(kind pg_catalog.text, schema pg_catalog.text, name pg_catalog.text)
 ), thing AS (
     SELECT 'relation' AS kind, c.relnamespace AS space, c.relname::pg_catalog.text AS name FROM pg_catalog.pg_class c
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')

@@ -255,8 +255,8 @@ def test_a_managed_partition_of_another_table_goes_and_its_parent_stays(plain_pr
 
 
 def test_a_column_s_own_sequence_stays_with_its_column(plain_project):
-    built(plain_project, "CREATE TABLE kept (id serial, n int GENERATED ALWAYS AS IDENTITY);"
-                         "ALTER SEQUENCE kept_id_seq RENAME TO np_1; ALTER SEQUENCE kept_n_seq RENAME TO np_2")  # fmt: skip
+    built(plain_project, "CREATE TABLE kept (id serial, n int GENERATED ALWAYS AS IDENTITY)")
+    built(plain_project, "ALTER SEQUENCE kept_id_seq RENAME TO np_1; ALTER SEQUENCE kept_n_seq RENAME TO np_2")
     assert "nothing to drop" in plain_project.run("drop").ok().out
     assert left(plain_project) == "public.kept public.np_1 public.np_2"
 
@@ -390,9 +390,9 @@ def test_what_came_after_the_consent_is_not_dropped(plain_project):
 def test_what_the_role_does_not_own_ends_it_and_all_stays(plain_project):
     migrated(plain_project, "CREATE TABLE np_a (id int); CREATE TABLE np_b (id int);")
     plain_project.database.admin("DROP ROLE IF EXISTS np_dropper")
-    plain_project.database.admin("CREATE ROLE np_dropper LOGIN PASSWORD 'x'; ALTER TABLE np_b OWNER TO np_dropper;"
-                                 "GRANT USAGE ON SCHEMA hdb_catalog, nself_db TO np_dropper;"
-                                 "GRANT SELECT ON ALL TABLES IN SCHEMA hdb_catalog, nself_db TO np_dropper")  # fmt: skip
+    plain_project.database.admin("CREATE ROLE np_dropper LOGIN PASSWORD 'x'; ALTER TABLE np_b OWNER TO np_dropper")
+    plain_project.database.admin("GRANT USAGE ON SCHEMA hdb_catalog, nself_db TO np_dropper")
+    plain_project.database.admin("GRANT SELECT ON ALL TABLES IN SCHEMA hdb_catalog, nself_db TO np_dropper")
     try:
         url = plain_project.database.settings["NSELF_DB_URL"]
         joined = f"{url}{'&' if '?' in url else '?'}user=np_dropper&password=x"

@@ -1,4 +1,4 @@
-"""`reset`: drop, then every migration anew; a file that cannot run, or an object that would be left, stops it before."""
+"""`reset`: drop, then every migration anew; a file that cannot run, or an object that would be left, stops it."""
 
 from __future__ import annotations
 
@@ -119,10 +119,11 @@ def unmanaged(project):
                              "CREATE TYPE mood AS ENUM ('low'); CREATE TABLE app.things (id int);")  # fmt: skip
     project.migration("2_b", "CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT 1';"
                              "CREATE TABLE first (id int); ALTER TABLE first RENAME TO second;"
-                             "CREATE TABLE gone (); DROP TABLE gone; CREATE EXTENSION IF NOT EXISTS plpgsql;")  # fmt: skip
+                             "CREATE TABLE o (); DROP TABLE o; CREATE EXTENSION IF NOT EXISTS plpgsql;")  # fmt: skip
     project.run("migrate", "up").ok()
-    project.database.admin("CREATE TABLE public.by_hand (id int REFERENCES users); CREATE SCHEMA other;"
-                           "CREATE TABLE other.t (id int); CREATE SCHEMA auth; CREATE TABLE auth.users (id int)")  # fmt: skip
+    project.database.admin("CREATE TABLE public.by_hand (id int REFERENCES users)")
+    project.database.admin("CREATE SCHEMA other; CREATE TABLE other.t (id int)")
+    project.database.admin("CREATE SCHEMA auth; CREATE TABLE auth.users (id int)")
     return project
 
 

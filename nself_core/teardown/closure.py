@@ -1,7 +1,7 @@
 """What goes when managed objects go: the objects, what is part of them, and what outside hangs on them.
 
-One question to the catalogue, which waits for no lock. It follows pg_depend as the server's own DROP does (manual, "pg_depend"), so that
-nothing need be known here of defaults, policies, generated columns, partitions or whatever a later version adds.
+One question to the catalogue, which waits for no lock. It follows pg_depend as the server's own DROP does (manual,
+"pg_depend"), so that nothing need be known here of defaults, policies, generated columns or what a later version adds.
 """
 
 from __future__ import annotations

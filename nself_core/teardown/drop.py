@@ -35,8 +35,9 @@ MOST_SHOWN = 20  # lines of a kind in a question; the JSON has all
 Facts = namedtuple("Facts", "closure rows size records api")
 Facts.__doc__ = """What is known before it is dropped.
 
-`closure`, a Closure; `rows`, numbers of rows by (schema, name); `size`, bytes of all tables; `records`, numbers of rows by (schema, name) of those
-RECORDS that are there; `api`, the Requirements of Hasura's metadata, None where it may not be read.
+`closure`, a Closure; `rows`, numbers of rows by (schema, name); `size`, bytes of all tables; `records`, numbers of
+rows by (schema, name) of those RECORDS that are there; `api`, the Requirements of Hasura's metadata, None where it may
+not be read.
 """
 
 Work = namedtuple("Work", "scope facts data")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nself_core.bookkeeping import lock
 from nself_core.bookkeeping.protection import refuse_protected
-from nself_core.failures import CheckFailed, LockHeld, Unreachable
+from nself_core.failures import CheckFailed, Failure, Interrupted, LockHeld, Unreachable
 from nself_core.guard.check_sql import SQL_METADATA
 from nself_core.guard.requirements import requirements
 from nself_core.output import Report
@@ -98,7 +98,7 @@ def drop(database, steps, wait, tell):
     work = steps[0].work
     tables = [item for item in work.facts.closure.objects if item.kind == "table"]
     texts = [step.sql.rstrip(";") for step in steps]
-    lock.take_lock(database, wait, tell)
+    process = lock.take_lock(database, wait, tell)
     tell("waiting for the tables' locks")
     try:
         first = 1 if tables else 0
@@ -108,7 +108,22 @@ def drop(database, steps, wait, tell):
         _run(database, (*texts[first:], "COMMIT"))
     except LockHeld as failure:
         raise _with_holders(database, failure, tables) from None
+    except Unreachable as failure:
+        failure.hint = "whether the drop is done or nothing of it, this shows: nself-db list"
+        raise
+    except KeyboardInterrupt:
+        raise _stopped(database, work, process) from None
     return _report(work)
+
+
+def _stopped(database, work, process):
+    """What to tell of an interrupted drop: its COMMIT may have been sent, so the database is looked at."""
+    try:
+        lock.end_session(database, process)
+        done = _compared(read_closure(database, work.scope)) != _compared(work.facts.closure)
+    except Failure:
+        return Interrupted("interrupted", "whether the drop is done or nothing of it, this shows: nself-db list")
+    return Interrupted("interrupted; the drop was done by then" if done else "interrupted; nothing was dropped")
 
 
 def _run(database, texts):
