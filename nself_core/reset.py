@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
+from nself_core.bookkeeping.protection import refuse_protected
 from nself_core.failures import CheckFailed, Failure, Refused
 from nself_core.migrations import planning, survey
 from nself_core.plan import Plan
@@ -57,8 +58,10 @@ def plan_reset(settings, database, everything, tell):
     """The Plan that drops what is managed and applies every migration anew; and the ledger's facts, for the reload.
 
     Arguments: `everything`, whether all of what the applied files made goes, managed or not; `tell(text)`, progress.
-    Raises FileFailure for a file that cannot run, CheckFailed for what would be left of what they made.
+    Raises Refused where the database is protected, FileFailure for a file that cannot run, CheckFailed for what would
+    be left of what the files made.
     """
+    refuse_protected(database)
     found = survey.survey(settings, database)
     entries = [planning.Entry(item.version, planning.PENDING, item, None) for item in found.listing.migrations]
     works = survey.read_ups(entries)
@@ -124,10 +127,11 @@ def _is_repeatable(row, creations):
 
 
 def _scope(prefixes, made):
-    """The Scope of the drop: with `made` also the schemas that the files filled, whole where they made the schema."""
+    """The Scope of the drop: with `made` also the schemas that the files filled, and those that they surely made."""
     usual = [item for item in made if item.kind != "extension" and not is_kept(item.schema)]
     emptied = sorted({item.schema for item in usual if item.kind != "schema"})
-    whole = sorted({item.name for item in usual if item.kind == "schema" and item.name != "public"})
+    # IF NOT EXISTS may have found another's schema, and does no harm where it stays.
+    whole = sorted({item.name for item in usual if item.kind == "schema" and not item.repeatable})
     return Scope(prefixes, bool(made), tuple(emptied), tuple(whole))
 
 

@@ -8,7 +8,7 @@ from bed.projects import env_value
 
 from nself_core.failures import CheckFailed
 from nself_core.teardown.closure import Closure, Object, Outside
-from nself_core.teardown.drop import api_losses, check_outside, order_drops
+from nself_core.teardown.drop import Facts, api_losses, check_outside, losses, order_drops
 
 LONG = "np_" + "x" * 60
 NASTY = """np_Quo""ted's %I $$ ü; --"""  # as it stands between double quotes
@@ -57,6 +57,16 @@ CREATE FUNCTION "{NASTY}"("{NASTY}") RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE FOREIGN DATA WRAPPER nowhere;
 CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere;
 CREATE FOREIGN TABLE np_far (id int) SERVER nowhere;
+CREATE TABLE np_whole.parted (id int PRIMARY KEY, a int REFERENCES np_b) PARTITION BY RANGE (id);
+CREATE TABLE np_whole.part PARTITION OF np_whole.parted FOR VALUES FROM (1) TO (9);
+CREATE TABLE np_to_parted (id int REFERENCES np_whole.parted) PARTITION BY RANGE (id);
+CREATE TABLE np_to_part PARTITION OF np_to_parted FOR VALUES FROM (1) TO (9);
+INSERT INTO np_whole.parted VALUES (1, NULL);
+INSERT INTO np_to_parted VALUES (1);
+CREATE TABLE np_child () INHERITS (np_whole.anything);
+ALTER DEFAULT PRIVILEGES IN SCHEMA np_whole GRANT SELECT ON TABLES TO PUBLIC;
+CREATE STATISTICS np_dependence ON id, n FROM np_a;
+CREATE RULE np_rule AS ON INSERT TO np_b DO ALSO UPDATE np_a SET n = 1;
 CREATE TABLE kept (id int PRIMARY KEY);
 CREATE TABLE "NP_kept" (id int);
 CREATE VIEW kept_view AS SELECT * FROM kept;
@@ -112,7 +122,9 @@ def test_everything_managed_goes_and_nothing_else(project):
     assert kinds["np_a"] == kinds[LONG] == kinds["anything"] == "table"
     assert (kinds["np_far"], kinds["np_free_numbers"], kinds["np_whole"]) == ("foreign table", "sequence", "schema")
     assert {"np_log_old", "np_a_id_seq"} & set(kinds) == set()
-    assert {item["name"]: item["rows"] for item in data["dropped"] if item["rows"]} == {"np_a": 3, "np_log": 2}
+    assert {item["name"]: item["rows"] for item in data["dropped"] if item["rows"]} == {
+        "np_a": 3, "np_log": 2, "parted": 1, "np_to_parted": 1,
+    }  # fmt: skip
     project.database.admin("DROP FOREIGN DATA WRAPPER nowhere CASCADE; DROP SCHEMA auth CASCADE; DROP SCHEMA app")
     project.database.admin('DROP VIEW kept_view; DROP TABLE kept, "NP_kept"; DROP FUNCTION kept_function()')
     project.database.admin("DROP PUBLICATION kept_publication")
@@ -137,14 +149,23 @@ def test_what_hangs_on_them_stops_it_and_with_cascade_is_listed_and_goes(project
         CREATE FUNCTION label(np_a) RETURNS text LANGUAGE sql AS 'SELECT 1::text';
         CREATE FUNCTION moods() RETURNS SETOF np_mood LANGUAGE sql AS 'SELECT NULL::np_mood';
         CREATE TABLE child () INHERITS (np_parent); CREATE TABLE bystander (id int);
+        CREATE TABLE np_parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+        CREATE TABLE np_part PARTITION OF np_parted FOR VALUES FROM (1) TO (9);
+        CREATE TABLE lines (id int, np int REFERENCES np_parted) PARTITION BY RANGE (id);
+        CREATE TABLE lines_1 PARTITION OF lines FOR VALUES FROM (1) TO (9);
+        CREATE RULE copy AS ON INSERT TO bystander DO ALSO INSERT INTO np_parent VALUES (1);
+        CREATE FUNCTION np_e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+        CREATE EVENT TRIGGER watch ON ddl_command_end WHEN TAG IN ('COMMENT') EXECUTE FUNCTION np_e();
         INSERT INTO orders (id, plain) VALUES (7, 8);
     """)  # fmt: skip
     before = left(project)
     listed = [
-        "column calc of table orders", "column mood of table orders", "constraint orders_a_fkey on table orders",
+        "column calc of table orders", "column mood of table orders", "constraint lines_np_fkey on table lines",
+        "constraint orders_a_fkey on table orders",
         "constraint orders_plain_check on table orders", "default value for column n of table orders",
-        "function label(np_a)", "function moods()", "materialized view totals", "policy one on table orders",
-        "table child", "trigger touch on table orders", "view report", "view report_2",
+        "event trigger watch", "function label(np_a)", "function moods()", "materialized view totals",
+        "policy one on table orders", "rule copy on table bystander", "table child",
+        "trigger touch on table orders", "view report", "view report_2",
     ]  # fmt: skip
     stopped = project.run("drop", "--force", "--json")
     assert stopped.code == 1
@@ -154,7 +175,7 @@ def test_what_hangs_on_them_stops_it_and_with_cascade_is_listed_and_goes(project
     outcome = project.run("drop", "--force", "--json", "--cascade").ok()
     assert sorted(outcome.json()["data"]["also_dropped"]) == listed
     assert all(text in outcome.err for text in listed)
-    assert left(project) == "public.bystander public.orders"
+    assert left(project) == "public.bystander public.lines public.lines_1 public.orders"
     assert values(project, "SELECT * FROM orders") == [(7, None, 1, 8)]
 
 
@@ -354,6 +375,18 @@ def test_a_table_in_use_ends_it_and_who_is_named(plain_project):
     assert (left(plain_project), applied(plain_project)) == ("public.np_a", [1])
 
 
+def test_a_table_in_use_that_only_a_foreign_key_leads_to_is_named_too(plain_project):
+    """Its triggers go with the foreign key, so it is locked, though it stays."""
+    migrated(plain_project, "CREATE TABLE users (id int PRIMARY KEY); CREATE TABLE np_a (id int REFERENCES users);")
+    with plain_project.database.connect() as other:
+        other.execute("SET application_name = 'the reader'; BEGIN; SELECT * FROM users")
+        outcome = plain_project.run("drop", "--force", "--json")
+    assert outcome.code == 4
+    assert "public.users: pid" in outcome.json()["error"]["excerpt"]
+    assert "the reader" in outcome.json()["error"]["excerpt"]
+    assert left(plain_project) == "public.np_a public.users"
+
+
 def test_a_table_that_cannot_even_be_counted_ends_it_too(plain_project):
     migrated(plain_project)
     with plain_project.database.connect() as other:
@@ -459,6 +492,22 @@ def test_kept_things_stop_even_cascade():
     check_outside(both[:1], True, "hint")
     with pytest.raises(CheckFailed):
         check_outside(both[:1], False, "hint")
+
+
+def test_what_cannot_be_known_is_said():
+    closure = Closure([thing(1, "table"), thing(2, "table")], [], [], set())
+    lines = losses(Facts(closure, {("public", "np_1"): 7}, 8192, {}, None))
+    assert lines == [
+        "2 tables: np_1 (7 rows), np_2",
+        "7 rows, 8.0 KB; not counted, for want of the right to read: np_2",
+        "what the live API loses is not known: hdb_catalog.hdb_metadata may not be read",
+    ]
+
+
+def test_long_lists_are_cut():
+    many = [thing(number, "view") for number in range(30)]
+    (line,) = losses(Facts(Closure(many, [], [], set()), {}, 0, {}, frozenset()))
+    assert line.startswith("30 views: np_0, np_1, ") and line.endswith("np_19, and 10 more")
 
 
 def test_the_api_loses_nothing_where_nothing_is_tracked():

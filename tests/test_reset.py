@@ -152,6 +152,14 @@ def test_all_empties_the_schemas_that_migrations_filled(project):
     assert applied(project) == [1, 2]
 
 
+def test_a_schema_that_may_be_another_s_stays_with_all(plain_project):
+    plain_project.database.admin("CREATE SCHEMA theirs; CREATE TABLE theirs.t (id int)")
+    plain_project.migration("1_a", "CREATE SCHEMA IF NOT EXISTS theirs; CREATE TABLE np_a (id int);")
+    plain_project.run("migrate", "up").ok()
+    plain_project.run("reset", "--force", "--all").ok()
+    assert tables(plain_project, "theirs") == ["t"]
+
+
 def test_the_audit_log_that_a_migration_made_goes_with_all_only(plain_project):
     plain_project.migration("1_a", "CREATE TABLE np_audit_log (id int); CREATE TABLE np_a (id int);")
     plain_project.run("migrate", "up").ok()

@@ -8,6 +8,8 @@ from nself_core.failures import CheckFailed, Failure, Interrupted, LockHeld, Unr
 from nself_core.guard.check_sql import SQL_METADATA
 from nself_core.guard.requirements import requirements
 from nself_core.output import Report
+from nself_core.postgres.errors import connection_failure, failure_of
+from nself_core.postgres.session import ConnectionLost, StatementFailed
 from nself_core.row_counts import count_rows
 from nself_core.sql.quoting import qualified
 from nself_core.teardown.closure import read_closure
@@ -30,21 +32,26 @@ FROM pg_catalog.json_to_recordset(:names) AS wanted(schema pg_catalog.text, name
     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
 """
 
-# Who has any lock on a table of ours, and so may be in the way; the longest at it first.
+# Who has a lock on a table, and so may be in the way; the longest at it first. A table that ours refer to is locked too
+# when they go, so who is at another is looked at where none is at ours.
 SQL_HOLDERS = """
 SELECT a.pid, a.application_name AS application, a.usename AS "user", a.state,
        pg_catalog.to_char(a.query_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') AS query_start,
-       pg_catalog.min(pg_catalog.format('%s.%s', n.nspname, c.relname)) AS relation
+       pg_catalog.min(pg_catalog.format('%s.%s', n.nspname, c.relname)) AS relation, wanted.name IS NOT NULL AS ours
 FROM pg_catalog.pg_locks l
     JOIN pg_catalog.pg_class c ON c.oid = l.relation
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_catalog.json_to_recordset(:names) AS wanted(schema pg_catalog.text, name pg_catalog.text)
+    LEFT JOIN pg_catalog.json_to_recordset(:names) AS wanted(schema pg_catalog.text, name pg_catalog.text)
         ON wanted.schema = n.nspname AND wanted.name = c.relname
     JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-WHERE l.granted AND l.pid <> pg_catalog.pg_backend_pid()
+WHERE l.granted AND l.pid <> pg_catalog.pg_backend_pid() AND c.relkind IN ('r', 'p')
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema')
   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-GROUP BY a.pid, a.application_name, a.usename, a.state, a.query_start, a.xact_start ORDER BY a.xact_start LIMIT 5
+GROUP BY a.pid, a.application_name, a.usename, a.state, a.query_start, a.xact_start, ours
+ORDER BY ours DESC, a.xact_start LIMIT 5
 """
+
+UNKNOWN_HINT = "whether the drop is done or nothing of it, this shows: nself-db list"
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
@@ -102,15 +109,13 @@ def drop(database, steps, wait, tell):
     tell("waiting for the tables' locks")
     try:
         first = 1 if tables else 0
-        _run(database, (BEGIN, *texts[:first]))
+        session = database.session()  # this one and no later one: outside the transaction nothing may run
+        _run(database, session, (BEGIN, *texts[:first]))
         refuse_protected(database)
         _check_same(database, work)
-        _run(database, (*texts[first:], "COMMIT"))
+        _run(database, session, (*texts[first:], "COMMIT"))
     except LockHeld as failure:
         raise _with_holders(database, failure, tables) from None
-    except Unreachable as failure:
-        failure.hint = "whether the drop is done or nothing of it, this shows: nself-db list"
-        raise
     except KeyboardInterrupt:
         raise _stopped(database, work, process) from None
     return _report(work)
@@ -122,14 +127,23 @@ def _stopped(database, work, process):
         lock.end_session(database, process)
         done = _compared(read_closure(database, work.scope)) != _compared(work.facts.closure)
     except Failure:
-        return Interrupted("interrupted", "whether the drop is done or nothing of it, this shows: nself-db list")
+        return Interrupted("interrupted", UNKNOWN_HINT)
     return Interrupted("interrupted; the drop was done by then" if done else "interrupted; nothing was dropped")
 
 
-def _run(database, texts):
+def _run(database, session, texts):
     for text in texts if database.on_statement else ():
         database.on_statement(text)
-    database.execute(*texts)
+    try:
+        session.execute(*texts)
+    except StatementFailed as failed:
+        failure = failure_of(failed.error, database.where)
+        failure.message += "; nothing was dropped"
+        raise failure from None
+    except ConnectionLost as lost:
+        failure = connection_failure(lost.text, database.where)
+        failure.hint = UNKNOWN_HINT
+        raise failure from None
 
 
 def _check_same(database, work):
@@ -145,12 +159,12 @@ def _compared(closure):
 
 def _with_holders(database, failure, tables):
     """The failure of a wait for a lock, with the sessions that are in the way."""
+    rows = database.rows(SQL_HOLDERS, names=_names(tables))
     told = [
         f"  {row['relation']}: pid {row['pid']}, application {row['application'] or '(no name)'}, user {row['user']}, "
         f"{row['state']}, query started {row['query_start']}"
-        for row in database.rows(SQL_HOLDERS, names=_names(tables))
+        for row in [row for row in rows if row["ours"]] or rows
     ]
-    failure.message += "; nothing was dropped"
     failure.hint = "wait for the other session, or end it: SELECT pg_terminate_backend(PID)"
     failure.excerpt = "\n".join(told) or None
     return failure
