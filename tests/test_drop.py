@@ -481,7 +481,7 @@ def test_ten_thousand_tables_are_ordered_at_once():
 def test_a_routine_s_name_tells_it_from_others():
     routine = Object(1, "routine", "s", "f", (("pg_catalog", "_int4"), ("My", 'T"x')), True, None)
     assert routine.sql == '"s"."f"(IN "pg_catalog"."_int4", IN "My"."T""x")'
-    assert routine.shown == 's.f(_int4, My.T"x)'
+    assert routine.shown == 's.f(int4[], My.T"x)'
 
 
 def test_kept_things_stop_even_cascade():

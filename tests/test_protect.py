@@ -25,7 +25,6 @@ def refused(outcome):
     return True
 
 
-@pytest.mark.versions
 def test_while_it_is_set_drop_and_reset_are_refused(project):
     project.migration("1_a", "CREATE TABLE np_a (id int);")
     project.run("migrate", "up").ok()

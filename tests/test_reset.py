@@ -141,7 +141,6 @@ def test_what_no_prefix_covers_is_listed_and_stops_it(plain_project):
     assert applied(plain_project) == [1, 2]
 
 
-@pytest.mark.versions
 def test_all_empties_the_schemas_that_migrations_filled(project):
     unmanaged(project)
     outcome = project.run("reset", "--force", "--all", "--json").ok()

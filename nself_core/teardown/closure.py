@@ -63,8 +63,13 @@ class Object(namedtuple("Object", "number kind schema name arguments is_procedur
     def shown(self):
         """Its name for people."""
         name = self.name if self.kind == "schema" or self.schema == "public" else f"{self.schema}.{self.name}"
-        types = ", ".join(name if schema == "pg_catalog" else f"{schema}.{name}" for schema, name in self.arguments)
-        return f"{name}({types})" if self.kind == "routine" else name
+        return f"{name}({', '.join(_shown_type(*type) for type in self.arguments)})" if self.kind == "routine" else name
+
+
+def _shown_type(schema, name):
+    if schema != "pg_catalog":
+        return f"{schema}.{name}"
+    return f"{name[1:]}[]" if name.startswith("_") else name  # pg_catalog's arrays are called so
 
 
 # Whether d's object is a part of the object it refers to, and so goes with it unasked. An automatic dependency of a

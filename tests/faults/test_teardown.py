@@ -68,10 +68,10 @@ def duration_of(project):
 
 
 @pytest.mark.parametrize("name, rounds, kill", [
-    ("plain-psql", 8, kill_program),
-    ("plain-psql", 8, kill_with_children),
-    ("plain-psycopg", 6, kill_program),
-    ("container-15", 5, kill_with_children),
+    ("plain-psql", 6, kill_program),
+    ("plain-psql", 6, kill_with_children),
+    ("plain-psycopg", 5, kill_program),
+    ("container-15", 4, kill_with_children),
 ])  # fmt: skip
 def test_a_killed_reset_leaves_whole_migrations_and_the_next_completes(new_project, name, rounds, kill):
     chance = make_random(f"reset-{name}-{kill.__name__}")
@@ -97,8 +97,11 @@ def test_a_killed_reset_leaves_whole_migrations_and_the_next_completes(new_proje
     assert struck >= rounds / 3, "the kills came too late to prove anything"
 
 
-@pytest.mark.parametrize("name", ["plain-psql", "plain-psycopg", "container-15"])
-@pytest.mark.parametrize("blow", ["kill -9", "with its psql", "connection", "Ctrl-C"])
+@pytest.mark.parametrize("name, blow", [
+    ("plain-psql", "kill -9"), ("plain-psql", "with its psql"), ("plain-psql", "connection"), ("plain-psql", "Ctrl-C"),
+    ("plain-psycopg", "kill -9"), ("plain-psycopg", "connection"), ("plain-psycopg", "Ctrl-C"),
+    ("container-15", "with its psql"), ("container-15", "Ctrl-C"),
+])  # fmt: skip
 def test_a_blow_between_the_statements_of_a_drop_leaves_all_as_it_was(new_project, name, blow):
     project = made(new_project(name))
     project.database.admin(GUARDED)
