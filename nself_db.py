@@ -98,6 +98,11 @@ STATEMENT_UNDONE = option("--statement-undone", type=whole_number, metavar="K", 
 COUNTS = option("--counts", action="store_true", help="count the rows of each table")
 FILTER = option("--filter", metavar="PREFIX", help="only names that begin with PREFIX")
 ALL = option("--all", action="store_true", help="every schema of the database, not only managed prefixes")
+CASCADE = option("--cascade", action="store_true", help="drop what hangs on them too")
+INCLUDE_AUDIT = option("--include-audit", action="store_true", help="drop np_audit_log too")
+NO_SEED = option("--no-seed", action="store_true", help="run no seeds afterwards")
+ALL_MADE = option("--all", action="store_true", help="also empty the schemas that applied migrations filled")
+OFF = option("--off", action="store_true", help="take the protection away")
 COMMAND = option("--command", metavar="SQL", help="run one SQL statement and exit")
 RW = option("--rw", action="store_true", help="read-write (default: read-only)")
 INSTALL_READER = option("--install-reader", action="store_true", help="make the login role that read-only shells use")
@@ -152,6 +157,14 @@ COMMANDS = (
         effect=READS, example="nself-db list --counts"),
     row("shell", "Open psql, read-only by default, or run one statement.", COMMAND, RW, INSTALL_READER, FORCE, CONFIRM,
         effect=WRITES, example='nself-db shell --command "SELECT count(*) FROM users"'),
+    row("drop", "Drop everything with a managed prefix, and forget which migrations were applied.",
+        CASCADE, INCLUDE_AUDIT, LOCK_WAIT, FORCE, CONFIRM,
+        effect=DESTROYS, example="nself-db drop --dry-run"),
+    row("reset", "Drop everything with a managed prefix, then apply all migrations anew; never in prod.",
+        NO_SEED, ALL_MADE, SKIP_METADATA, INCONSISTENT, LOCK_WAIT, FORCE, CONFIRM,
+        effect=DESTROYS, example="nself-db reset --no-seed"),
+    row("protect", "Forbid drop, reset and restore on this database, until --off.", OFF, LOCK_WAIT, FORCE, CONFIRM,
+        effect=DESTROYS, example="nself-db protect --env prod"),
     row("server status", "Show whether the embedded server runs.",
         effect=READS, example="nself-db server status"),
     row("server stop", "Stop the embedded server.",
@@ -276,6 +289,31 @@ def shell(ctx, args):
     else:
         plan = room.plan_terminal(args.rw, args.json)
     return ctx.execute(plan, ctx.shell_performers())
+
+
+def drop(ctx, args):
+    from nself_core.teardown import closure, perform
+    from nself_core.teardown.drop import plan_drop
+
+    scope = closure.Scope(ctx.settings.prefixes, args.include_audit)
+    facts = perform.read_facts(ctx.database, scope, ctx.console.progress)
+    return ctx.execute(plan_drop(scope, facts, args.cascade), ctx.drop_performers(args))
+
+
+def reset(ctx, args):
+    from nself_core import reset as room
+
+    room.refuse_prod(ctx.settings)
+    seeds = room.NO_SEEDS if args.no_seed else ctx.seeds_of_reset()
+    plan, facts = room.plan_reset(ctx.settings, ctx.database, args.all, ctx.console.progress)
+    return ctx.execute(ctx.with_reload(room.join(plan, seeds), facts, args), ctx.reset_performers(args))
+
+
+def protect(ctx, args):
+    from nself_core.bookkeeping.protection import read_marker
+    from nself_core.teardown import protect as room
+
+    return ctx.execute(room.plan_protect(read_marker(ctx.database), args.off), ctx.protect_performers(args))
 
 
 def server_status(ctx, args):

@@ -99,15 +99,21 @@ class Context:
     def _run_migrations(self, steps, direction, args):
         from nself_core.migrations import live_api, runner
 
+        known = {}
+
         def guard(facts):
+            known.update(facts)
             return live_api.open_guard(self.database, facts, self.settings, args.allow_inconsistent)
 
         options = runner.Options(direction, args.lock_wait, guard, self.console.progress)
         try:
-            return runner.run(self.database, [step.work for step in steps], options)
+            report = runner.run(self.database, [step.work for step in steps], options)
         except Failure as failure:
             self._reload_after(failure)
             raise
+        if direction == "up" and self.settings.is_prod and not known.get("protected", True):
+            self.console.note("this database is not protected from drop, reset and restore: nself-db protect")
+        return report
 
     def _reload_after(self, failure):
         """Reload the metadata also where a run failed after it had changed something."""
@@ -139,6 +145,42 @@ class Context:
 
         options = runner.Options(self.settings.env, args.lock_wait, args.changed, self.console.progress)
         return {"seed": lambda steps: runner.run(self.database, steps, options)}
+
+    def drop_performers(self, args):
+        """What performs the steps of `drop`."""
+        from nself_core.teardown import perform
+
+        return {"drop": lambda steps: perform.drop(self.database, steps, args.lock_wait, self.console.progress)}
+
+    def reset_performers(self, args):
+        """What performs the steps of `reset`: those of `drop`, of `migrate up`, and of `seed run`."""
+        from nself_core import reset
+
+        performers = {**self.drop_performers(args), **self.migration_performers("up", args)}
+        return reset.told_after_drop({**performers, "seed": lambda _: self._seed_anew(args)})
+
+    def _seed_anew(self, args):
+        """Run the seeds of a reset, whose order depends on tables that are there only now."""
+        from nself_core.seeds import runner, survey
+
+        found = survey.survey(self.settings, self.database, self.seed_programs())
+        plan = survey.plan_run(found, self.database, False)
+        options = runner.Options(self.settings.env, args.lock_wait, False, self.console.progress)
+        return runner.run(self.database, plan.steps, options)
+
+    def seeds_of_reset(self):
+        """The plan of the seeds that a reset runs; what is wrong with them is found before anything is dropped."""
+        from nself_core.seeds import survey
+
+        return survey.plan_after_reset(self.settings, self.seed_programs())
+
+    def protect_performers(self, args):
+        """What performs the step of `protect`."""
+        from nself_core.teardown import protect
+
+        return {
+            "protection": lambda steps: protect.perform(self.database, steps, args.lock_wait, self.console.progress)
+        }
 
     def shell_performers(self):
         """What performs the steps of `shell`; each has one step."""

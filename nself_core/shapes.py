@@ -21,7 +21,15 @@ MIGRATION = {
     "duration_ms": "number?",
 }
 RAN = [{"version": VERSION, "name": "text", "file": "text", "mode": ("transaction", "no_transaction", "self_test")}]
+SEEDED = [{"file": "text", "rows": "any", "duration_ms": "number?"}]
 METADATA = ("reloaded", "not_reloaded", "inconsistent")
+
+DROPPED = {
+    "dropped": [{"kind": "text", "schema": "text", "name": "text", "arguments": ["text"], "rows": "integer?"}],
+    "also_dropped": ["text"],
+    "api_loses": ["text"],
+    "forgotten": "integer",
+}
 
 DATA = {
     "migrate up": {"applied": RAN, "metadata?": METADATA},
@@ -42,7 +50,7 @@ DATA = {
         "migration": VERSION,
         "repaired": ("applied", "pending", "statement_done", "statement_undone", None),
     },
-    "seed run": {"seeds": [{"file": "text", "rows": "any", "duration_ms": "number?"}]},
+    "seed run": {"seeds": SEEDED},
     "seed list": {
         "seeds": [
             {
@@ -78,6 +86,9 @@ DATA = {
         "objects": [{"schema": "text", "name": "text", "type": "text", "rows": "integer?", "size_bytes": "integer?"}]
     },
     "shell": {"columns?": ["text"], "rows?": [["any"]], "tag?": "text", "reader?": "text"},
+    "drop": DROPPED,
+    "reset": {**DROPPED, "applied": RAN, "metadata?": METADATA, "seeds?": SEEDED},
+    "protect": {"protected": "boolean", "changed": "boolean"},
     "server status": {"running": "boolean", "version": "integer?", "data": "text?", "socket": "text?", "log": "text?"},
     "server stop": {"stopped": "boolean"},
 }

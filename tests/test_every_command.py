@@ -30,6 +30,9 @@ CASES = {
     "seed graph": [],
     "list": ["--counts"],
     "shell": ["--command", "SELECT 1 AS one, 'ä' AS two"],
+    "drop": ["--force"],
+    "reset": ["--force"],
+    "protect": [],
     "server status": [],
     "server stop": [],
 }
