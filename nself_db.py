@@ -98,6 +98,12 @@ STATEMENT_UNDONE = option("--statement-undone", type=whole_number, metavar="K", 
 COUNTS = option("--counts", action="store_true", help="count the rows of each table")
 FILTER = option("--filter", metavar="PREFIX", help="only names that begin with PREFIX")
 ALL = option("--all", action="store_true", help="every schema of the database, not only managed prefixes")
+CASCADE = option("--cascade", action="store_true", help="drop what hangs on them too")
+INCLUDE_AUDIT = option("--include-audit", action="store_true", help="drop np_audit_log too")
+BACKUP_FIRST = option("--backup", action="store_true", help="take a backup first")
+NO_SEED = option("--no-seed", action="store_true", help="run no seeds afterwards")
+ALL_MADE = option("--all", action="store_true", help="also empty the schemas that applied migrations filled")
+OFF = option("--off", action="store_true", help="take the protection away")
 COMMAND = option("--command", metavar="SQL", help="run one SQL statement and exit")
 RW = option("--rw", action="store_true", help="read-write (default: read-only)")
 INSTALL_READER = option("--install-reader", action="store_true", help="make the login role that read-only shells use")
@@ -177,12 +183,20 @@ COMMANDS = (
         KEEP_LAST, KEEP_DAILY, KEEP_WEEKLY, KEEP_MONTHLY, FORCE, CONFIRM,
         effect=DESTROYS, example="nself-db backup prune --keep-last 7 --keep-monthly 12"),
     row("restore", "Put a backup in place of the present database, which steps aside.",
-        RESTORE_FILE, RESTORE_JOBS, NO_SAFETY, UNDO, CLEAN, FORCE, CONFIRM,
+        RESTORE_FILE, RESTORE_JOBS, NO_SAFETY, UNDO, CLEAN, SKIP_METADATA, FORCE, CONFIRM,
         effect=DESTROYS, example="nself-db restore --file .nself-backups/2024-05-01T12:00:00_pre-migration-v2.dump"),
     row("list", "List tables, views and sequences with a managed prefix.", COUNTS, FILTER, ALL,
         effect=READS, example="nself-db list --counts"),
     row("shell", "Open psql, read-only by default, or run one statement.", COMMAND, RW, INSTALL_READER, FORCE, CONFIRM,
         effect=WRITES, example='nself-db shell --command "SELECT count(*) FROM users"'),
+    row("drop", "Drop everything with a managed prefix, and forget which migrations were applied.",
+        CASCADE, INCLUDE_AUDIT, BACKUP_FIRST, LOCK_WAIT, FORCE, CONFIRM,
+        effect=DESTROYS, example="nself-db drop --dry-run"),
+    row("reset", "Drop everything with a managed prefix, then apply all migrations anew; never in prod.",
+        NO_SEED, ALL_MADE, SKIP_METADATA, INCONSISTENT, LOCK_WAIT, FORCE, CONFIRM,
+        effect=DESTROYS, example="nself-db reset --no-seed"),
+    row("protect", "Forbid drop, reset and restore on this database, until --off.", OFF, LOCK_WAIT, FORCE, CONFIRM,
+        effect=DESTROYS, example="nself-db protect --env prod"),
     row("server status", "Show whether the embedded server runs.",
         effect=READS, example="nself-db server status"),
     row("server stop", "Stop the embedded server.",
@@ -329,12 +343,13 @@ def restore(ctx, args):
     facts = manifest.read_facts(ctx.database)
     if args.undo or args.clean:
         plan = (room.plan_undo if args.undo else room.plan_clean)(ctx.database, facts["database"])
+        plan = ctx.with_reload(plan, facts, args) if args.undo else plan
         return ctx.execute(plan, ctx.restore_performers(facts["database"]))
     place = folder.backup_folder(ctx.settings)
     chosen = room.choose(place, ctx.settings, facts["database"], args.file)
-    safety = None if args.no_safety_backup else ctx.safety_plan(facts)
+    safety = None if args.no_safety_backup else ctx.safety_plan(facts, room.SAFETY_LABEL)
     plan = room.plan_restore(ctx.database, chosen, facts, args.jobs, safety)
-    return ctx.execute(plan, ctx.restore_performers(facts["database"]))
+    return ctx.execute(ctx.with_reload(plan, facts, args), ctx.restore_performers(facts["database"]))
 
 
 def list(ctx, args):  # noqa: A001 - a handler's name is its path
@@ -354,6 +369,32 @@ def shell(ctx, args):
     else:
         plan = room.plan_terminal(args.rw, args.json)
     return ctx.execute(plan, ctx.shell_performers())
+
+
+def drop(ctx, args):
+    from nself_core.teardown import closure, perform
+    from nself_core.teardown.drop import plan_drop
+
+    scope = closure.Scope(ctx.settings.prefixes, args.include_audit)
+    facts = perform.read_facts(ctx.database, scope, ctx.console.progress)
+    plan = plan_drop(scope, facts, args.cascade)
+    return ctx.execute(ctx.with_backup(plan, "before-drop") if args.backup else plan, ctx.drop_performers(args))
+
+
+def reset(ctx, args):
+    from nself_core import reset as room
+
+    room.refuse_prod(ctx.settings)
+    seeds = room.NO_SEEDS if args.no_seed else ctx.seeds_of_reset()
+    plan, facts = room.plan_reset(ctx.settings, ctx.database, args.all, ctx.console.progress)
+    return ctx.execute(ctx.with_reload(room.join(plan, seeds), facts, args), ctx.reset_performers(args))
+
+
+def protect(ctx, args):
+    from nself_core.bookkeeping.protection import read_marker
+    from nself_core.teardown import protect as room
+
+    return ctx.execute(room.plan_protect(read_marker(ctx.database), args.off), ctx.protect_performers(args))
 
 
 def server_status(ctx, args):

@@ -99,15 +99,21 @@ class Context:
     def _run_migrations(self, steps, direction, args):
         from nself_core.migrations import live_api, runner
 
+        known = {}
+
         def guard(facts):
+            known.update(facts)
             return live_api.open_guard(self.database, facts, self.settings, args.allow_inconsistent)
 
         options = runner.Options(direction, args.lock_wait, guard, self.console.progress)
         try:
-            return runner.run(self.database, [step.work for step in steps], options)
+            report = runner.run(self.database, [step.work for step in steps], options)
         except Failure as failure:
             self._reload_after(failure)
             raise
+        if direction == "up" and self.settings.is_prod and not known.get("protected", True):
+            self.console.note("this database is not protected from drop, reset and restore: nself-db protect")
+        return report
 
     def _reload_after(self, failure):
         """Reload the metadata also where a run failed after it had changed something."""
@@ -149,12 +155,19 @@ class Context:
 
         return take.take(self.database, job, lambda done: self.console.progress_bytes(done, None, "dumped"))
 
-    def safety_plan(self, facts):
-        """The plan of the backup that is taken before a restore."""
-        from nself_core.backups import restore, take
+    def safety_plan(self, facts, label):
+        """The plan of the backup that is taken before something is destroyed."""
+        from nself_core.backups import take
 
-        options = take.Options(restore.SAFETY_LABEL, "custom", None, None, False)
-        return take.plan_backup(self.settings, facts, options)
+        return take.plan_backup(self.settings, facts, take.Options(label, "custom", None, None, False))
+
+    def with_backup(self, plan, label):
+        """The plan with a backup before it, where it has anything to do."""
+        from nself_core.backups.manifest import read_facts
+
+        if not plan.steps:
+            return plan
+        return plan._replace(steps=[*self.safety_plan(read_facts(self.database), label).steps, *plan.steps])
 
     def restore_performers(self, name):
         """What performs the steps of `restore`."""
@@ -165,6 +178,44 @@ class Context:
             "restore": lambda steps: restore.perform(database, steps[0].work, self._take_backup, tell),
             "undo": lambda steps: restore.perform_undo(database, steps[0]),
             "clean": lambda steps: restore.perform_clean(database, name, steps),
+            "reload": self._reload_metadata,
+        }
+
+    def drop_performers(self, args):
+        """What performs the steps of `drop`."""
+        from nself_core.teardown import perform
+
+        drop = {"drop": lambda steps: perform.drop(self.database, steps, args.lock_wait, self.console.progress)}
+        return {**drop, **self.backup_performers()}
+
+    def reset_performers(self, args):
+        """What performs the steps of `reset`: those of `drop`, of `migrate up`, and of `seed run`."""
+        from nself_core import reset
+
+        performers = {**self.drop_performers(args), **self.migration_performers("up", args)}
+        return reset.told_after_drop({**performers, "seed": lambda _: self._seed_anew(args)})
+
+    def _seed_anew(self, args):
+        """Run the seeds of a reset, whose order depends on tables that are there only now."""
+        from nself_core.seeds import runner, survey
+
+        found = survey.survey(self.settings, self.database, self.seed_programs())
+        plan = survey.plan_run(found, self.database, False)
+        options = runner.Options(self.settings.env, args.lock_wait, False, self.console.progress)
+        return runner.run(self.database, plan.steps, options)
+
+    def seeds_of_reset(self):
+        """The plan of the seeds that a reset runs; what is wrong with them is found before anything is dropped."""
+        from nself_core.seeds import survey
+
+        return survey.plan_after_reset(self.settings, self.seed_programs())
+
+    def protect_performers(self, args):
+        """What performs the step of `protect`."""
+        from nself_core.teardown import protect
+
+        return {
+            "protection": lambda steps: protect.perform(self.database, steps, args.lock_wait, self.console.progress)
         }
 
     def shell_performers(self):

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from nself_core.failures import LockHeld
 from nself_core.output import Report, Table, bytes_text
-from nself_core.sql.quoting import literal, qualified
-
-BATCHES = 5  # statements that count rows, so that progress can be told in between
-MOST_AT_ONCE = 1000  # tables in one statement: the server parses a UNION by recursion
+from nself_core.row_counts import count_rows
+from nself_core.sql.quoting import literal
 
 # Partitions are folded under their parent; what belongs to an extension is the extension's. A column's own sequence
 # (serial, identity) is listed like any other, as psql's \d does. `obstacle` is why the rows cannot be counted: empty
@@ -92,27 +90,6 @@ def sql_objects(prefixes, start):
 
 def _begins(prefix):
     return f"pg_catalog.starts_with(c.relname::pg_catalog.text, {literal(prefix)})"
-
-
-def count_rows(database, objects, tell):
-    """The exact number of rows by (schema, name) of every table that may be read, counted in a few statements."""
-    readable = [item for item in objects if item["obstacle"] == ""]
-    size = min(MOST_AT_ONCE, max(1, -(-len(readable) // BATCHES)))
-    counted = {}
-    for at in range(0, len(readable), size):
-        tell(f"counting rows: {at} of {len(readable)} tables")
-        for row in database.rows(sql_counts(readable[at:at + size])):
-            counted[row["schema"], row["name"]] = row["rows"]
-    return counted
-
-
-def sql_counts(objects):
-    """One query that counts the rows of all `objects`."""
-    return "\nUNION ALL ".join(
-        f"SELECT {literal(item['schema'])} AS schema, {literal(item['name'])} AS name, count(*) AS rows "
-        f"FROM {qualified(item['schema'], item['name'])}"
-        for item in objects
-    )
 
 
 def _object_data(item, rows):

@@ -22,7 +22,23 @@ MIGRATION = {
 }
 RAN = [{"version": VERSION, "name": "text", "file": "text", "mode": ("transaction", "no_transaction", "self_test")}]
 BACKUP_FORMATS = ("custom", "plain", "directory")
+TAKEN = {
+    "file": "text",
+    "format": BACKUP_FORMATS,
+    "bytes": "integer",
+    "sha256": "text",
+    "remote": "text?",
+    "duration_ms": "integer",
+}
+SEEDED = [{"file": "text", "rows": "any", "duration_ms": "number?"}]
 METADATA = ("reloaded", "not_reloaded", "inconsistent")
+
+DROPPED = {
+    "dropped": [{"kind": "text", "schema": "text", "name": "text", "arguments": ["text"], "rows": "integer?"}],
+    "also_dropped": ["text"],
+    "api_loses": ["text"],
+    "forgotten": "integer",
+}
 
 DATA = {
     "migrate up": {"applied": RAN, "metadata?": METADATA},
@@ -43,7 +59,7 @@ DATA = {
         "migration": VERSION,
         "repaired": ("applied", "pending", "statement_done", "statement_undone", None),
     },
-    "seed run": {"seeds": [{"file": "text", "rows": "any", "duration_ms": "number?"}]},
+    "seed run": {"seeds": SEEDED},
     "seed list": {
         "seeds": [
             {
@@ -75,14 +91,7 @@ DATA = {
         "edges": [{"from": "text", "to": "text", "reason": "text"}],
         "order": ["text"],
     },
-    "backup": {
-        "file": "text",
-        "format": BACKUP_FORMATS,
-        "bytes": "integer",
-        "sha256": "text",
-        "remote": "text?",
-        "duration_ms": "integer",
-    },
+    "backup": TAKEN,
     "backup list": {
         "backups": [
             {
@@ -115,11 +124,15 @@ DATA = {
         "safety_backup?": "text?",
         "duration_ms?": "integer",
         "dropped?": ["text"],
+        "metadata?": METADATA,
     },
     "list": {
         "objects": [{"schema": "text", "name": "text", "type": "text", "rows": "integer?", "size_bytes": "integer?"}]
     },
     "shell": {"columns?": ["text"], "rows?": [["any"]], "tag?": "text", "reader?": "text"},
+    "drop": {**DROPPED, **{f"{name}?": kind for name, kind in TAKEN.items()}},
+    "reset": {**DROPPED, "applied": RAN, "metadata?": METADATA, "seeds?": SEEDED},
+    "protect": {"protected": "boolean", "changed": "boolean"},
     "server status": {"running": "boolean", "version": "integer?", "data": "text?", "socket": "text?", "log": "text?"},
     "server stop": {"stopped": "boolean"},
 }

@@ -22,10 +22,10 @@ FLOORS = [
     {"redaction", "output", "env_files", "environments", "settings", "consent", "shapes"},
     {"plan", "processes", "sql"},
     {"postgres", "http"},
-    {"guard", "bookkeeping", "catalogue"},
+    {"guard", "bookkeeping", "catalogue", "row_counts"},
     {"hasura"},
-    {"migrations", "seeds", "backups", "inventory", "shell", "server"},
-    {"context"},
+    {"migrations", "seeds", "backups", "inventory", "shell", "server", "teardown"},
+    {"context", "reset"},
 ]
 GROUPS = FLOORS[-2]
 # hasura/ is a group of its own for later issues; its api room serves migrate's reload and stands one floor lower.

@@ -35,6 +35,9 @@ CASES = {
     "restore": ["--force", "--no-safety-backup"],
     "list": ["--counts"],
     "shell": ["--command", "SELECT 1 AS one, 'ä' AS two"],
+    "drop": ["--force"],
+    "reset": ["--force"],
+    "protect": [],
     "server status": [],
     "server stop": [],
 }

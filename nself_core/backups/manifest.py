@@ -34,6 +34,8 @@ SELECT pg_catalog.current_database() AS database,
            AS estimated_rows,
        EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                WHERE n.nspname = 'hdb_catalog' AND c.relname = 'schema_migrations') AS migrated,
+       EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = 'hdb_catalog' AND c.relname = 'hdb_metadata') AS metadata,
        pg_catalog.pg_is_in_recovery() AS standby
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """

@@ -13,6 +13,7 @@ from nself_core.backups import folder as folders
 from nself_core.backups import load, swap
 from nself_core.backups.verify import DAMAGED, examine
 from nself_core.bookkeeping.proof import LOCK_KEY
+from nself_core.bookkeeping.protection import refuse_protected
 from nself_core.failures import CheckFailed, Failure, LockHeld, Refused, SqlFailure, UsageFailure
 from nself_core.output import Report, bytes_text, duration_text
 from nself_core.plan import Plan, Step
@@ -98,6 +99,7 @@ def plan_restore(database, backup, facts, jobs, safety):
 
     Arguments: `facts`, of `manifest.read_facts`; `safety`, the Plan of the safety backup, or None.
     """
+    refuse_protected(database)
     if backup.name.format == "plain" and backup.manifest is None:
         raise Refused(
             f"{backup.shown} is a plain dump without a manifest: what stands in it would be run unseen",
@@ -150,6 +152,7 @@ def perform(database, job, take, tell):
             _fill(database.sibling(new), job, new, tell)
             keeper.execute("BEGIN", *swap.sql_dress(new, job.likeness), "COMMIT")
             tell(f"swapping {job.name} and {new}")
+            refuse_protected(database)  # a long restore: somebody may have protected it meanwhile
             database.close()
             swap_databases(keeper, job.name, new, aside)
         except BaseException as error:
@@ -237,6 +240,7 @@ def _report(job, aside, safety, seconds):
 
 def plan_undo(database, name):
     """The Plan of `restore --undo`: the newest database that stepped aside takes its place again."""
+    refuse_protected(database)
     keeper = database.sibling(swap.maintenance_name(name))
     found = keeper.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, swap.BEFORE))
     if not found:

@@ -14,6 +14,11 @@ from nself_core.failures import LockHeld, Refused
 from nself_core.postgres.database import SQL_PROCESS
 
 POLL_SECONDS = 0.25
+STOP_SECONDS = 5  # how long an interrupted run waits for its old session to end, to see what that had done
+
+SQL_LIVES = (
+    "SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = :pid AND backend_start::pg_catalog.text = :started"
+)
 
 SQL_TRY = f"SELECT pg_catalog.pg_try_advisory_lock({LOCK_KEY}) AS taken, pg_catalog.pg_backend_pid() AS pid"
 
@@ -47,6 +52,22 @@ def take_lock(database, wait, tell):
             raise LockHeld(f"another run holds the migration lock: {holder}", _hint(wait))
         tell(f"waiting for the migration lock, held by {holder}; {left:.0f} s left")
         time.sleep(min(POLL_SECONDS, left))
+
+
+def end_session(database, process):
+    """End the server's side of an interrupted session, so that nothing written ahead goes on, and wait for its end.
+
+    Arguments: `process`, as `take_lock` returned it. Returns whether it has ended; waits for STOP_SECONDS at most.
+    Raises as Database.rows does.
+    """
+    database.abandon()
+    database.terminate(process)
+    deadline = time.monotonic() + STOP_SECONDS
+    while database.rows(SQL_LIVES, **process):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _hint(wait):

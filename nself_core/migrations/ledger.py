@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 from nself_core.bookkeeping.proof import LOCK_KEY, SQL_CREATE_SCHEMA, locked, proven
+from nself_core.bookkeeping.protection import IS_PROTECTED
 from nself_core.failures import SqlFailure
 from nself_core.sql.quoting import identifier, literal
 
@@ -21,7 +22,7 @@ TABLES = {
 }
 
 # The catalogue is asked and not to_regclass, which fails where the schema may not be used.
-SQL_FACTS = """
+SQL_FACTS = f"""
 WITH found AS (
     SELECT n.nspname || '.' || c.relname AS place,
            pg_catalog.has_schema_privilege(n.oid, 'USAGE')
@@ -38,7 +39,8 @@ SELECT EXISTS (SELECT FROM found WHERE place = 'hdb_catalog.schema_migrations') 
        CURRENT_USER AS role,
        pg_catalog.current_database() AS database,
        pg_catalog.current_setting('server_version_num')::int AS server_version,
-       pg_catalog.pg_is_in_recovery() AS standby
+       pg_catalog.pg_is_in_recovery() AS standby,
+       {IS_PROTECTED} AS protected
 """
 
 SQL_HASURA_STATE = """

@@ -24,10 +24,7 @@ from nself_core.postgres.errors import RETRYABLE, connection_failure, failure_of
 from nself_core.postgres.session import CLOSING, ConnectionLost, StatementFailed
 
 TRIES = 3
-STOP_SECONDS = 5  # how long an interrupted run waits for its old session to end, to see what that had done
 FIRST_PAUSE = 0.5  # seconds; doubled and jittered for each further try
-
-SQL_LIVES = "SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = :pid AND backend_start::text = :started"
 
 Options = namedtuple("Options", "direction lock_wait guard tell")
 Options.__doc__ = """How a run is made.
@@ -163,25 +160,19 @@ class _Run:
         self.database.abandon()
         if not self.process:
             return
+        pid = self.process["pid"]
         try:
-            self.database.terminate(self.process)
+            if not lock.end_session(self.database, self.process):
+                self.warnings.append(f"server process {pid} has not ended yet, and may still commit what it was sent")
             self._see_what_was_done()
         except Failure:
-            pid = self.process["pid"]
             self.warnings.append(f"server process {pid} could not be ended; see: nself-db migrate status")
 
     def _see_what_was_done(self):
-        """Count what was written ahead and committed before the server's side ended.
+        """Count what was written ahead and committed before the server's side ended, as it has just now.
 
-        It is looked at as soon as that has ended: what a run that waited does next is not ours.
+        What a run that waited does next is not ours.
         """
-        deadline = time.monotonic() + STOP_SECONDS
-        while self.database.rows(SQL_LIVES, **self.process):
-            if time.monotonic() > deadline:
-                pid = self.process["pid"]
-                self.warnings.append(f"server process {pid} has not ended yet, and may still commit what it was sent")
-                break
-            time.sleep(0.02)
         known = ledgers.read_ledger(self.database)
         for work in [work for work in self.remaining if not self._to_do(work, known)]:
             self.remaining.remove(work)

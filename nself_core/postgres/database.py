@@ -27,7 +27,7 @@ OWN_LOGIN = Login()
 CONNECT_SECONDS = 10
 # What the server calls a session's own process.
 SQL_PROCESS = (
-    "SELECT pid, backend_start::text AS started FROM pg_catalog.pg_stat_activity "
+    "SELECT pid, backend_start::pg_catalog.text AS started FROM pg_catalog.pg_stat_activity "
     "WHERE pid = pg_catalog.pg_backend_pid()"
 )
 
@@ -268,7 +268,7 @@ class Database:
         with self.connect() as session:
             session.rows(
                 "SELECT pg_catalog.pg_terminate_backend(pid) AS ended FROM pg_catalog.pg_stat_activity "
-                "WHERE pid = :pid AND backend_start::text = :started",
+                "WHERE pid = :pid AND backend_start::pg_catalog.text = :started",
                 **process,
             )
 

@@ -150,10 +150,11 @@ def _stopped(database, process, done):
         data=_data(done),
     )
     try:
-        if process:
-            database.terminate(process)
+        ended = not process or lock.end_session(database, process)
     except Failure:
-        interrupted.warnings = (f"server process {process['pid']} could not be ended",)
+        ended = False
+    if not ended:
+        interrupted.warnings = (f"server process {process['pid']} has not ended yet",)
     return interrupted
 
 

@@ -109,6 +109,17 @@ def plan_run(found, database, changed):
     return Plan(steps, warnings=[*found.listing.warnings, *_warnings(works)], nothing=nothing, data={"seeds": []})
 
 
+def plan_after_reset(settings, programs):
+    """The Plan of the seeds that `reset` runs once the migrations are applied: every file read, none of it run.
+
+    Their order is known when their tables are; until then they stand by name.
+    """
+    listing = find_seeds(settings)
+    works = read_works(choose(listing, settings), settings.env, programs)
+    steps = [Step("seed", f"run {work.seed.file}", work.script and _shown(work), "transaction") for work in works]
+    return Plan(steps, warnings=list(listing.warnings) if works else ())
+
+
 def is_done(work, records):
     """Whether the seed ran before with this very text."""
     record = records.get(work.seed.file)

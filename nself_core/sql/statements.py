@@ -405,6 +405,74 @@ def filled_tables(statement):
     return [*dict.fromkeys((schema, name) for schema, name in names if name is not None and schema != "pg_temp")]
 
 
+class Creation(namedtuple("Creation", "kind schema name repeatable")):
+    """A name that a statement makes.
+
+    `kind`: "relation", "routine", "type", "schema" or "extension"; `schema`, None where the statement gives none;
+    `repeatable`, whether it does no harm where the name is there (IF NOT EXISTS, OR REPLACE).
+    """
+
+    __slots__ = ()
+
+
+_MADE = {
+    "TABLE": "relation",
+    "VIEW": "relation",
+    "MATERIALIZED": "relation",
+    "FOREIGN": "relation",
+    "SEQUENCE": "relation",
+    "FUNCTION": "routine",
+    "PROCEDURE": "routine",
+    "AGGREGATE": "routine",
+    "TYPE": "type",
+    "DOMAIN": "type",
+    "SCHEMA": "schema",
+    "EXTENSION": "extension",
+}
+
+
+def created_name(statement):
+    """The Creation of a CREATE, or of an ALTER … RENAME TO or SET SCHEMA; None for any other and for a temporary thing.
+
+    Relations, routines, types, schemas and extensions count. Functions' bodies are not looked into.
+    """
+    if statement.keyword not in ("CREATE", "ALTER"):
+        return None
+    reader = _Reader(statement)
+    reader.next()
+    replaces = reader.take("OR", "REPLACE")
+    if reader.take_any("TEMP", "TEMPORARY", "GLOBAL", "LOCAL"):
+        return None
+    reader.take_any("UNLOGGED", "RECURSIVE")
+    word = reader.take_any(*_MADE)
+    if not word or (word in ("MATERIALIZED", "FOREIGN") and not reader.take_any("VIEW", "TABLE")):
+        return None
+    kind = _MADE[word]
+    found = _renamed(reader, kind) if statement.keyword == "ALTER" else _created(reader, kind, replaces)
+    return found if found and found.name is not None and found.schema != "pg_temp" else None
+
+
+def _created(reader, kind, replaces):
+    repeatable = reader.take("IF", "NOT", "EXISTS") or replaces
+    if kind == "schema" and reader.peek().keyword == "AUTHORIZATION":
+        reader.next()
+    schema, name = reader.name()
+    return Creation(kind, schema, name, repeatable)
+
+
+def _renamed(reader, kind):
+    reader.take("IF", "EXISTS")
+    reader.take("ONLY")
+    schema, name = reader.name()
+    while reader.peek() is not _END:
+        if reader.take("RENAME", "TO"):
+            return Creation(kind, schema, reader.name()[1], False)
+        if reader.take("SET", "SCHEMA"):
+            return Creation(kind, reader.name()[1], name, False)
+        reader.next()
+    return None
+
+
 def is_session_setting(statement):
     """Whether the statement is a SET or RESET whose effect outlives the transaction (SET LOCAL's does not)."""
     words = first_words(statement, 2)

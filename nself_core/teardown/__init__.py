@@ -1,0 +1,1 @@
+"""Taking away what was built: drop, and the marker that forbids it."""
