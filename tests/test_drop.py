@@ -354,7 +354,7 @@ def test_verbose_shows_each_statement(plain_project):
 
 
 def test_bad_input(plain_project):
-    for words in (["drop", "np_a"], ["drop", "--backup"], ["drop", "--lock-wait", "soon"]):
+    for words in (["drop", "np_a"], ["drop", "--back"], ["drop", "--lock-wait", "soon"]):
         assert plain_project.run(*words).code == 1
 
 
@@ -512,3 +512,11 @@ def test_long_lists_are_cut():
 
 def test_the_api_loses_nothing_where_nothing_is_tracked():
     assert api_losses((), Closure([], [], [], {("table", "public", "np_a")}).gone) == []
+
+
+def test_a_backup_is_taken_first_where_it_is_asked_for(plain_project):
+    plain_project.database.admin("CREATE TABLE np_a (id int); INSERT INTO np_a VALUES (7)")
+    data = plain_project.run("drop", "--backup", "--force", "--json").ok().json()["data"]
+    assert "before-drop" in data["file"] and [item["name"] for item in data["dropped"]] == ["np_a"]
+    plain_project.run("restore", "--force").ok()
+    assert [tuple(row.values()) for row in plain_project.database.admin("SELECT id FROM np_a")] == [(7,)]

@@ -20,16 +20,16 @@ FILE_IN_CONTAINER = (
 )
 
 
-def load(target, backup, jobs):
+def load(target, backup, jobs, server_version):
     """Load a Backup into the database `target`. Raises SqlFailure with pg_restore's words, Unreachable.
 
-    Argument: `jobs`, how many tables at once, or None.
+    Arguments: `jobs`, how many tables at once, or None; `server_version`, the server's server_version_num.
     """
     try:
         if backup.name.format == PLAIN:
             stream(command_of(target, "psql", _psql_arguments()), source=_text(backup.path))
         else:
-            _run_pg_restore(target, backup, jobs)
+            _run_pg_restore(target, backup, jobs, server_version)
     except ToolFailed as failed:
         raise failure_of_tool(target, failed) from None
 
@@ -55,12 +55,12 @@ def _text(path):
             yield data
 
 
-def _run_pg_restore(target, backup, jobs):
+def _run_pg_restore(target, backup, jobs, server_version):
     arguments = ["--exit-on-error", "--no-password"]
     if target.reach.kind != "url":  # there, the URL names the database
         arguments.append(f"--dbname={target.reach_database}")
     arguments += [f"--jobs={jobs}"] if jobs else []
-    command = command_of(target, "pg_restore", arguments)
+    command = command_of(target, "pg_restore", arguments, server_version)
     if not command.in_container:
         stream(command._replace(argv=[*command.argv, backup.path]))
         return

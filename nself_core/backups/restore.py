@@ -38,11 +38,11 @@ SAFETY_LABEL = "before-restore"
 SQL_LOCK = "SELECT pg_catalog.pg_try_advisory_lock({key}, pg_catalog.hashtext(:name)) AS taken"
 RESTORE_KEY = LOCK_KEY & 0x7FFFFFFF
 
-Job = namedtuple("Job", "backup name likeness jobs safety")
+Job = namedtuple("Job", "backup name likeness jobs safety server_version")
 Job.__doc__ = """A restore.
 
 `backup`, the Backup; `name`, the database it is put in place of; `likeness`, the row of SQL_LIKENESS of that; `jobs`,
-how many tables are loaded at once; `safety`, the Job of the safety backup, or None.
+how many tables are loaded at once; `safety`, the Job of the safety backup, or None; `server_version`, a number.
 """
 
 
@@ -108,7 +108,8 @@ def plan_restore(database, backup, facts, jobs, safety):
     warnings = check(database, backup, facts)
     name = facts["database"]
     (likeness,) = database.rows(swap.SQL_LIKENESS, name=name)
-    job = Job(backup, name, likeness, jobs, safety.steps[0].work if safety else None)
+    safe = safety.steps[0].work if safety else None
+    job = Job(backup, name, likeness, jobs, safe, facts["server_version"])
     titles = [step.title for step in safety.steps] if safety else []
     new, aside = swap.side_name(name, swap.RESTORE, time.time()), swap.side_name(name, swap.BEFORE, time.time())
     titles += [
@@ -180,7 +181,7 @@ def _fill(target, job, new, tell):
     """Load the backup into the new database and look whether it is what the manifest says."""
     try:
         tell(f"loading {job.backup.shown} into {new}")
-        load.load(target, job.backup, job.jobs)
+        load.load(target, job.backup, job.jobs, job.server_version)
         tell(f"analyzing {new}")
         target.execute("ANALYZE")
         _compare(target, job.backup.manifest)

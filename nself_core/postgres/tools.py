@@ -15,10 +15,10 @@ from nself_core import processes
 from nself_core.failures import SqlFailure, Unreachable
 from nself_core.postgres.database import NO_PARAMETERS, OWN_LOGIN, docker_failure
 from nself_core.postgres.errors import connection_failure
+from nself_core.postgres.toolchain import find_client
 
 CHUNK = 1 << 18
 KEPT_WORDS = 64 << 10  # bytes of what a program says; of more, the last are kept
-DEBIAN_FOLDER = "/usr/lib/postgresql"
 
 # In a container the program's own exit code is told, too: that of `docker exec` may be of its own making.
 IN_CONTAINER = 'program=$1; shift; "$program" "$@"; code=$?; echo "nself-exit $code" >&2; exit $code'
@@ -48,7 +48,7 @@ def command_of(database, program, arguments, server_version=None):
     argv, env = reach.command(program, database.variables(NO_PARAMETERS), OWN_LOGIN)
     if reach.kind == "container":
         return Command(program, [*argv[:-1], "sh", "-c", IN_CONTAINER, "sh", program, *arguments], env, True)
-    path = argv[0] if os.sep in argv[0] else find_client(program)
+    path = argv[0] if os.sep in argv[0] else find_client(program, (server_version or 0) // 10000)
     if not path:
         raise Unreachable(f"there is no {program} on this host", "install Postgres' client programs")
     if server_version is not None:
@@ -65,14 +65,6 @@ def offline_command(database, program, arguments):
     if not path:
         raise Unreachable(f"there is no {program} on this host", "install Postgres' client programs")
     return Command(program, [path, *arguments], processes.child_env({"LC_ALL": "C"}), False)
-
-
-def find_client(program):
-    """The path of a client program on this host: the newest of Debian's, else the one on PATH, else None."""
-    numbers = os.listdir(DEBIAN_FOLDER) if os.path.isdir(DEBIAN_FOLDER) else []
-    newest = sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
-    known = [os.path.join(DEBIAN_FOLDER, str(number), "bin", program) for number in newest]
-    return next((path for path in known if os.access(path, os.X_OK)), processes.find_program(program))
 
 
 def _check_version(path, program, server_major):
