@@ -36,6 +36,8 @@ DEMO_COMMANDS = (
     ("migrate", "status"),
     ("seed", "graph"),
     ("seed", "run"),
+    ("backup", "--label", "demo"),
+    ("restore", "--force", "--no-safety-backup"),
     ("list", "--counts"),
     ("shell", "--command", "SELECT code, name, symbol FROM np_currencies ORDER BY code"),
 )
