@@ -213,19 +213,26 @@ def migrate_up(ctx, args):
     ctx.database.begin()
     from nself_core.migrations import planning, survey
 
+    def choose(entries):
+        return planning.choose_up(entries, args.count, args.to, args.allow_out_of_order, args.strict)
+
     found = survey.survey_for_run(ctx.settings, ctx.database)
-    chosen, warnings = planning.choose_up(found.entries, args.count, args.to, args.allow_out_of_order, args.strict)
+    chosen, warnings = choose(found.entries)
     plan = planning.plan_run(survey.read_ups(chosen), [*found.listing.warnings, *warnings], "apply")
-    return ctx.execute(ctx.with_reload(plan, found.ledger.facts, args), ctx.migration_performers("up", args))
+    again = survey.choose_again(found, lambda entries: choose(entries)[0])
+    return ctx.execute(ctx.with_reload(plan, found.ledger.facts, args), ctx.migration_performers("up", args, again))
 
 
 def migrate_down(ctx, args):
     from nself_core.migrations import planning, survey
 
+    def choose(entries):
+        return planning.choose_down(entries, args.count, args.to)
+
     found = survey.survey_for_run(ctx.settings, ctx.database)
-    chosen = planning.choose_down(found.entries, args.count, args.to)
-    plan = planning.plan_run(survey.read_downs(chosen), found.listing.warnings, "roll back")
-    return ctx.execute(ctx.with_reload(plan, found.ledger.facts, args), ctx.migration_performers("down", args))
+    plan = planning.plan_run(survey.read_downs(choose(found.entries)), found.listing.warnings, "roll back")
+    again = survey.choose_again(found, choose)
+    return ctx.execute(ctx.with_reload(plan, found.ledger.facts, args), ctx.migration_performers("down", args, again))
 
 
 def migrate_status(ctx, args):
@@ -241,8 +248,10 @@ def migrate_status(ctx, args):
 def migrate_create(ctx, args):
     from nself_core.migrations import create, files
 
-    plan = create.plan_command(args.name, args.sql, files.find_migrations(ctx.settings))
-    return ctx.execute(plan, {"file": create.apply_steps})
+    def plan():
+        return create.plan_command(args.name, args.sql, files.find_migrations(ctx.settings))
+
+    return ctx.execute(plan(), {"file": lambda steps: create.apply_steps(steps, lambda: plan().steps)})
 
 
 def migrate_verify_checksums(ctx, args):

@@ -89,14 +89,14 @@ class Context:
         self._reloads = reloaded is not plan
         return reloaded
 
-    def migration_performers(self, direction, args):
-        """What performs the steps of `migrate up` and `migrate down`."""
+    def migration_performers(self, direction, args, choose_again=None):
+        """What performs the steps of `migrate up` and `migrate down`; see runner.Options for the arguments."""
         return {
-            "migration": lambda steps: self._run_migrations(steps, direction, args),
+            "migration": lambda steps: self._run_migrations(steps, direction, args, choose_again),
             "reload": self._reload_metadata,
         }
 
-    def _run_migrations(self, steps, direction, args):
+    def _run_migrations(self, steps, direction, args, choose_again):
         from nself_core.migrations import live_api, runner
 
         known = {}
@@ -105,7 +105,7 @@ class Context:
             known.update(facts)
             return live_api.open_guard(self.database, facts, self.settings, args.allow_inconsistent)
 
-        options = runner.Options(direction, args.lock_wait, guard, self.console.progress)
+        options = runner.Options(direction, args.lock_wait, guard, self.console.progress, choose_again)
         try:
             report = runner.run(self.database, [step.work for step in steps], options)
         except Failure as failure:

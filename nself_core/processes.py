@@ -193,6 +193,14 @@ def replace(argv, env):
         signal.signal(signal.SIGINT, before)
 
 
+def ignore_interrupts():
+    """From here on a signal comes too late: what was done is done, and is told."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _default_interrupt():
     import signal
 

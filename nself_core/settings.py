@@ -115,6 +115,16 @@ def _check_one_server(settings):
         given = settings.environ.get(other)
         if given and _server_part(given) != _server_part(value):
             raise _two_servers(settings, name, value, other, given)
+    _check_one_database(settings)
+
+
+def _check_one_database(settings):
+    """Refuse --env, too, where its files name a database by POSTGRES_DB, and the process's URL another one."""
+    own, url = _values_for(settings), settings.environ.get("NSELF_DB_URL", "")
+    name = own.get("POSTGRES_DB")
+    in_url = url.partition("://")[2].rpartition("@")[2].partition("?")[0].partition("/")[2]
+    if name and in_url and not own.get("NSELF_DB_URL") and in_url != name:
+        raise _two_servers(settings, "POSTGRES_DB", name, "NSELF_DB_URL", url)
 
 
 def _rivals(settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -483,7 +484,7 @@ def test_the_plan_shows_both_files_and_writes_none(tmp_path):
 
 def test_the_report_names_the_files(tmp_path):
     plan = create.plan_command("add_users", None, listing(tmp_path, 20990101000000))
-    report = create.apply_steps(plan.steps)
+    report = create.apply_steps(plan.steps, list)
     names = ["20990101000001_add_users.sql", "20990101000001_add_users.down.sql"]
     assert report.data == {"version": "20990101000001", "files": [f"migrations/default/{name}" for name in names]}
     assert sorted(os.listdir(tmp_path / "migrations" / "default")) == sorted(names)
@@ -492,10 +493,28 @@ def test_the_report_names_the_files(tmp_path):
     ]
 
 
-def test_of_two_runs_that_chose_one_version_the_second_is_refused(tmp_path):
+def test_of_two_runs_that_chose_one_version_the_second_takes_the_next(tmp_path):
     plans = [create.plan_command(name, None, listing(tmp_path, 20990101000000)) for name in ("one", "two")]
-    create.apply_steps(plans[0].steps)
-    with pytest.raises(FileFailure, match="another run has just taken the version 20990101000001: 20990101000001_one"):
-        create.apply_steps(plans[1].steps)
-    names = ["20990101000001_one.down.sql", "20990101000001_one.sql"]
+    create.apply_steps(plans[0].steps, list)
+    again = create.plan_command("two", None, listing(tmp_path, 20990101000001))
+    report = create.apply_steps(plans[1].steps, lambda: again.steps)
+    assert report.data["version"] == "20990101000002"
+    names = [
+        f"2099010100000{number}_{name}.sql"
+        for number, name in ((1, "one.down"), (1, "one"), (2, "two.down"), (2, "two"))
+    ]
     assert sorted(os.listdir(tmp_path / "migrations" / "default")) == names
+
+
+def test_a_folder_that_somebody_holds_for_long_is_written_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(create, "CLAIM_SECONDS", 0.2)
+    plan = create.plan_command("one", None, listing(tmp_path, 20990101000000))
+    folder = os.path.dirname(plan.steps[0].work[0])
+    os.makedirs(folder)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        create.apply_steps(plan.steps, list)
+    finally:
+        os.close(handle)
+    assert len(os.listdir(folder)) == 2

@@ -89,7 +89,8 @@ def _check_pooler(database, pid):
 
     A second connection that is given the same server process while ours is open shows it for certain.
     """
-    if database.reach.kind != "url":
+    # Behind a pooler the server would not have our settings from the connection itself.
+    if database.reach.kind != "url" or database.keeps_parameters:
         return
     again = database.rows("SELECT pg_catalog.pg_backend_pid() AS pid")[0]["pid"]
     if again == pid:

@@ -22,6 +22,7 @@ from nself_core.sql.statements import is_session_setting
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 LONGEST_NAME = 100
+CLAIM_SECONDS = 5
 NO_TRANSACTION_MARK = "-- nself:no-transaction\n"
 
 UP_TO_WRITE = f"""\
@@ -50,14 +51,17 @@ def plan_command(name, sql, listing):
     return Plan(steps)
 
 
-def apply_steps(steps):
-    """Writes the files of `plan_command`'s steps and returns the Report of `migrate create`."""
+def apply_steps(steps, plan_again):
+    """Writes the files of `plan_command`'s steps and returns the Report of `migrate create`.
+
+    Argument: `plan_again()`, gives the steps by the folder as it is now: where another run has taken the version
+    meanwhile, this one takes the next.
+    """
     folder, name = os.path.split(steps[0].work[0])
-    claim = _claim(folder, name.partition("_")[0], steps[0].work[2])
-    try:
+    with _Claim(folder):
+        if _is_taken(folder, name.partition("_")[0]):
+            steps = plan_again()
         apply_create([step.work[:2] for step in steps])
-    finally:
-        os.close(claim)
     files = [step.work[2] for step in steps]
     unwritten = [file for _, text, file in (step.work for step in steps) if TO_BE_WRITTEN in text]
     warnings = [f"{file} is to be written: until then migrate refuses it" for file in unwritten]
@@ -208,25 +212,40 @@ def apply_create(pairs):
     return made
 
 
-def _claim(folder, version, shown):
-    """The folder's lock, held as an open file, once no file of `version` is in it.
+class _Claim:
+    """The folder's lock, where its file system has one and nobody else holds it for long; made where it is not there.
 
-    Two runs in one second choose one version; the second to come finds it taken. Raises FileFailure, too, where the
-    folder cannot be made.
+    Without it two runs in one second may choose one version, which the next listing names.
     """
-    import fcntl
 
-    try:
-        os.makedirs(folder, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise _write_failure(shown, error) from error
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    taken = next((name for name in sorted(os.listdir(folder)) if name.startswith(f"{version}_")), None)
-    if taken:
-        os.close(handle)
-        raise FileFailure(f"another run has just taken the version {version}: {taken}", "run the command again")
-    return handle
+    def __init__(self, folder):
+        self._folder = folder
+        self._handle = -1
+
+    def __enter__(self):
+        import fcntl
+
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            self._handle = os.open(self._folder, os.O_RDONLY)
+        except OSError as error:
+            raise _write_failure(self._folder, error) from error
+        deadline = time.monotonic() + CLAIM_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(0.05)
+            except OSError:
+                return
+
+    def __exit__(self, *_):
+        os.close(self._handle)
+
+
+def _is_taken(folder, version):
+    return any(name.startswith(f"{version}_") for name in os.listdir(folder))
 
 
 def _write_failure(path, error):

@@ -26,7 +26,9 @@ SQL_FACTS = f"""
 WITH found AS (
     SELECT n.nspname || '.' || c.relname AS place,
            pg_catalog.has_schema_privilege(n.oid, 'USAGE')
-           AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable
+           AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable,
+           pg_catalog.has_table_privilege(c.oid, 'INSERT') AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')
+           AND pg_catalog.has_table_privilege(c.oid, 'DELETE') AS writable
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname IN ('hdb_catalog', 'nself_db')
       AND c.relname IN ('schema_migrations', 'migrations', 'hdb_metadata', 'hdb_version')
@@ -36,6 +38,8 @@ SELECT EXISTS (SELECT FROM found WHERE place = 'hdb_catalog.schema_migrations') 
        EXISTS (SELECT FROM found WHERE place = 'hdb_catalog.hdb_metadata') AS metadata,
        EXISTS (SELECT FROM found WHERE place = 'hdb_catalog.hdb_version') AS hasura_state,
        ARRAY (SELECT place FROM found WHERE NOT readable ORDER BY place) AS unreadable,
+       ARRAY (SELECT place FROM found WHERE NOT writable ORDER BY place) AS unwritable,
+       ARRAY (SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN ('hdb_catalog', 'nself_db')) AS schemas,
        CURRENT_USER AS role,
        pg_catalog.current_database() AS database,
        pg_catalog.current_setting('server_version_num')::int AS server_version,
@@ -50,14 +54,14 @@ FROM hdb_catalog.hdb_version AS state, pg_catalog.jsonb_each_text(
 WHERE key ~ '^[0-9]{1,19}$'
 """
 
+SQL_CREATE_HASURA_SCHEMA = ("CREATE SCHEMA IF NOT EXISTS hdb_catalog",)
+
 SQL_CREATE_SCHEMA_MIGRATIONS = (
-    "CREATE SCHEMA IF NOT EXISTS hdb_catalog",
     "CREATE TABLE IF NOT EXISTS hdb_catalog.schema_migrations"
     " (version bigint NOT NULL PRIMARY KEY, dirty boolean NOT NULL)",
 )
 
 SQL_CREATE_RECORDS = (
-    *SQL_CREATE_SCHEMA,
     """CREATE TABLE IF NOT EXISTS nself_db.migrations (
     version bigint PRIMARY KEY,
     name text NOT NULL,
@@ -88,7 +92,6 @@ Everything after `dirty` is None where only Hasura's table knows the version. `d
 `statements` tell how far a file outside a transaction came; `started` is the number, from 1, of a statement that
 was begun and not seen to end; `duration_ms` is milliseconds, `applied_at` UTC in ISO 8601.
 """
-
 
 
 def _by_columns(fields, source):
@@ -169,13 +172,29 @@ def read_hasura_versions(database, facts, source="default"):
 
 
 def sql_create(facts):
-    """The statements that make what is missing of the two tables; empty when both are there."""
+    """The statements that make what is missing of the two tables; empty when both are there.
+
+    A schema that is there is not made: even IF NOT EXISTS wants the right to create one.
+    """
     texts: tuple = ()
     if not facts["versions"]:
+        texts += () if "hdb_catalog" in facts["schemas"] else SQL_CREATE_HASURA_SCHEMA
         texts += SQL_CREATE_SCHEMA_MIGRATIONS
     if not facts["records"]:
+        texts += () if "nself_db" in facts["schemas"] else SQL_CREATE_SCHEMA
         texts += SQL_CREATE_RECORDS
     return texts
+
+
+def check_writable(facts):
+    """Raise SqlFailure, with what to grant, where a version could not be recorded: better before a file has run."""
+    wanted = [TABLES[name] for name in ("versions", "records") if TABLES[name] in facts["unwritable"]]
+    if wanted:
+        raise SqlFailure(
+            f"user {facts['role']} may not write {' and '.join(wanted)}",
+            "connect as the user that owns them, or: "
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(wanted)} TO {identifier(facts['role'])}",
+        )
 
 
 def sql_applied(migration, mode, statements, checksum_sql):

@@ -22,10 +22,19 @@ from nself_core.sql.script import prefix_hash
 DONE, UNDONE, UNKNOWN = "done", "undone", "unknown"
 
 SQL_INDEX = """
-SELECT n.nspname AS schema, i.indisvalid AS valid
+SELECT n.nspname AS schema, i.indisvalid AS valid,
+       EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid) AS building
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname = :name AND i.indrelid = pg_catalog.to_regclass(:table)
+"""
+# What an interrupted REINDEX CONCURRENTLY leaves: its new index, or the old one under a new name (manual, REINDEX).
+SQL_REINDEX_LEFT = """
+SELECT n.nspname AS schema, c.relname AS name
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT i.indisvalid AND c.relname ~ '_cc(new|old)[0-9]*$' AND n.nspname NOT LIKE 'pg\\_toast%'
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)
 """
 SQL_RELATION = "SELECT pg_catalog.to_regclass(:name) IS NOT NULL AS there"
 SQL_PARTITION = """
@@ -53,6 +62,8 @@ def run_partial(database, work, record):
             pass
         if record is not None:
             done = _settle(database, work, record, done)
+        for statement in work.script.statements[done:]:
+            _drop_invalid_index(database, work, statement)
         for finished in session.perform(units.partial_units(work, done, record is None)):
             notices += finished.notices
     except StatementFailed as failed:
@@ -93,8 +104,29 @@ def _settle(database, work, record, done):
             done = record.started
             _mark_done(database, work, done)
             return done
-    _drop_invalid_index(database, statement)
+    elif _finalize_detach(database, statement):
+        done += 1
+        _mark_done(database, work, done)
+        return done
+    if statement.keyword == "REINDEX":
+        _drop_reindex_left(database)
     return done
+
+
+def _finalize_detach(database, statement):
+    """Whether the statement is a DETACH PARTITION CONCURRENTLY that failed between its halves, and now is done."""
+    effect = sql_statements.effect_in_catalogue(statement)
+    if effect is None or effect.kind != "detach_partition":
+        return False
+    child, parent = _regclass(effect.schema, effect.name), _regclass(effect.table_schema, effect.table_name)
+    rows = database.rows(SQL_PARTITION, name=child, table=parent)
+    return bool(rows and rows[0]["pending"]) and _partition_verdict(database, effect) == DONE
+
+
+def _drop_reindex_left(database):
+    """Drop the INVALID indexes that a failed REINDEX CONCURRENTLY left: a further one would pass them over."""
+    for row in database.rows(SQL_REINDEX_LEFT):
+        _run_alone(database, f"DROP INDEX CONCURRENTLY {qualified(row['schema'], row['name'])}")
 
 
 def _known_to_have_failed(database, work):
@@ -167,14 +199,23 @@ def _find_index(database, effect):
     return rows[0] if rows else None
 
 
-def _drop_invalid_index(database, statement):
-    """Drop the INVALID index a failed CREATE INDEX CONCURRENTLY left: IF NOT EXISTS would keep it as it is."""
+def _drop_invalid_index(database, work, statement):
+    """Drop the INVALID index that an earlier CREATE INDEX CONCURRENTLY left: IF NOT EXISTS would keep it as it is."""
     effect = sql_statements.effect_in_catalogue(statement)
     if effect is None or effect.kind != "create_index":
         return
     found = _find_index(database, effect)
-    if found and not found["valid"]:
-        _run_alone(database, f"DROP INDEX CONCURRENTLY {qualified(found['schema'], effect.name)}")
+    if not found or found["valid"]:
+        return
+    if found["building"]:
+        raise CheckFailed(
+            f"another session is building the index {effect.name}",
+            "wait for it, then run it again",
+            file=work.script.file,
+            line=statement.line,
+            column=statement.column,
+        )
+    _run_alone(database, f"DROP INDEX CONCURRENTLY {qualified(found['schema'], effect.name)}")
 
 
 def _run_alone(database, text):
@@ -230,8 +271,12 @@ def _after_failure(database, work, statement):
         database.execute("BEGIN", ledger.sql_not_started(work.migration.version), "COMMIT")
         effect = sql_statements.effect_in_catalogue(statement)
         found = _find_index(database, effect) if effect and effect.kind == "create_index" else None
+        left = database.rows(SQL_REINDEX_LEFT) if statement.keyword == "REINDEX" else []
     except Failure:
         return ""
+    if left:
+        names = ", ".join(row["name"] for row in left)
+        return f"; INVALID indexes are left ({names}), the next run drops them"
     if found and not found["valid"]:
         return f"; index {effect.name} is left INVALID, the next run drops and rebuilds it"
     return ""

@@ -22,15 +22,17 @@ from nself_core.migrations import partial, units
 from nself_core.output import Report
 from nself_core.postgres.errors import RETRYABLE, connection_failure, failure_of
 from nself_core.postgres.session import CLOSING, ConnectionLost, StatementFailed
+from nself_core.processes import ignore_interrupts
 
 TRIES = 3
 FIRST_PAUSE = 0.5  # seconds; doubled and jittered for each further try
 
-Options = namedtuple("Options", "direction lock_wait guard tell")
+Options = namedtuple("Options", "direction lock_wait guard tell choose_again", defaults=(None,))
 Options.__doc__ = """How a run is made.
 
 `direction`, "up" or "down"; `lock_wait`, seconds; `guard`, a function of the ledger's facts that gives the ApiGuard,
-called once under the lock; `tell(text)`, progress for people.
+called once under the lock; `tell(text)`, progress for people; `choose_again`, a function of a Ledger that gives the
+versions that the same command would choose now, None where it chooses all.
 """
 
 
@@ -46,6 +48,7 @@ def run(database, works, options):
             state.start()
             state.advance()
     except KeyboardInterrupt:
+        ignore_interrupts()  # an impatient second Ctrl-C would lose the account of what was done
         state.stop()
         told = f"interrupted: {state.told_done()}, {len(state.remaining)} not"
         interrupted = Interrupted(told, "run the same command again: it goes on from there", data=state.data())
@@ -79,13 +82,28 @@ class _Run:
         known = ledgers.read_ledger(self.database)
         self._make_tables(known)
         self.remaining = [work for work in self.remaining if self._to_do(work, known)]
+        self._check_choice(known)
         self.records = known.records
         if self.guard is None:
             self.guard = self.options.guard(known.facts)
 
+    def _check_choice(self, known):
+        """Refuse to go on where another run has changed more than that it did a part of this one.
+
+        What was chosen before the lock was chosen by a ledger that may have changed while this run waited.
+        """
+        if not self.options.choose_again or not self.remaining:
+            return
+        versions = [work.migration.version for work in self.remaining]
+        if self.options.choose_again(known)[: len(versions)] != versions:
+            raise CheckFailed(
+                "another run has changed meanwhile which migrations are applied; nothing was run", "run it again"
+            )
+
     def _make_tables(self, known):
         if known.facts["standby"]:
             raise Unreachable(f"{self.database.where} is a standby, which takes no changes", "connect to the primary")
+        ledgers.check_writable(known.facts)
         texts = ledgers.sql_create(known.facts)
         if texts:
             self.database.execute("BEGIN", *texts, "COMMIT")

@@ -62,6 +62,20 @@ def survey_for_run(settings, database):
     return found
 
 
+def choose_again(found, choose):
+    """A function of a Ledger that gives the versions chosen by it; the Survey's own Ledger is not asked again.
+
+    Arguments: `found`, the Survey that the plan rests on; `choose(entries)`, which gives the entries to run.
+    """
+
+    def versions(known):
+        if known.records == found.ledger.records:
+            return [entry.version for entry in choose(found.entries)]
+        return [entry.version for entry in choose(planning.list_entries(found.listing.migrations, known, checksum_of))]
+
+    return versions
+
+
 def checksum_of(migration):
     """The checksum of a migration's up file, SHA-256 in hexadecimal."""
     return source.checksum_of_file(migration.up_path, migration.file)

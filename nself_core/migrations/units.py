@@ -25,9 +25,7 @@ def transaction_unit(label, work, guard_texts=()):
 def _bookkeeping(work):
     if work.direction == "down":
         return ledger.sql_removed(work.migration.version)
-    return ledger.sql_applied(
-        work.migration, work.script.mode, len(work.script.statements), proven(work.checksum)
-    )
+    return ledger.sql_applied(work.migration, work.script.mode, len(work.script.statements), proven(work.checksum))
 
 
 def self_test_unit(label, work):

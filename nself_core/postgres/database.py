@@ -232,6 +232,7 @@ class Database:
         from nself_core.postgres.libpq import LibpqSession
 
         conninfo, parameters = self.reach.connection(variables, login)
+        self.reach.forget_other_places(os.environ)
         parameters["connect_timeout"] = CONNECT_SECONDS
         try:
             return LibpqSession(conninfo, parameters, self.where, self.on_statement)
@@ -252,6 +253,7 @@ class Database:
             "PGCLIENTENCODING": "UTF8",
             "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
             "PGOPTIONS": " ".join(option for option in options if option) or None,
+            "PG_COLOR": "never",
             "LC_ALL": "C",
         }
 

@@ -177,7 +177,12 @@ class PsqlSession:
 
         while self._asked and answer.rows is None:
             first = self._asked.pop(0)
-            first.rows = json.loads("\n".join(self._lines_to_mark(None, None)))
+            text = "\n".join(self._lines_to_mark(None, None))
+            try:
+                first.rows = json.loads(text)
+            except ValueError:
+                told = text.split("\n", 1)[0][:100]
+                raise Unreachable(f"psql printed something of its own: {told}", "is it a wrapper?") from None
         return answer.rows
 
     def _hear_all(self):
@@ -464,15 +469,17 @@ class _Lines:
     """Bytes in, whole lines out."""
 
     def __init__(self):
-        self._buffer = bytearray()
-        self._lines = []
+        self._begun: list = []  # the pieces of a line that has not ended
+        self._lines: list = []
         self._next = 0
 
     def add(self, data):
-        self._buffer += data
-        *whole, rest = bytes(self._buffer).split(b"\n")
-        self._buffer = bytearray(rest)
-        self._lines = self._lines[self._next:] + whole
+        first, *more = data.split(b"\n")
+        self._begun.append(first)
+        if not more:
+            return
+        whole, self._begun = b"".join(self._begun), [more.pop()]
+        self._lines = [*self._lines[self._next :], whole, *more]
         self._next = 0
 
     def take(self):

@@ -23,6 +23,10 @@ EXAMPLE_URL = "postgresql://user:password@host:5432/db"
 # What stands in a URL counts more than libpq's variables of the same meaning.
 URL_WORDS = (("application_name", "PGAPPNAME"), ("client_encoding", "PGCLIENTENCODING"))
 
+# Of libpq's variables those that would lead elsewhere than to the host that a URL names (manual, libpq, "Environment
+# Variables").
+OTHER_PLACES = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE")
+
 Login = namedtuple("Login", "user password", defaults=(None, None))
 Login.__doc__ = "Another role than the settings' own to log in as; None keeps the settings'."
 
@@ -96,7 +100,15 @@ class UrlReach:
             raise Unreachable("there is no psql on this host", "install a Postgres client, or use --driver psycopg")
         password = self._password_of(login)
         known = {} if password is None and not login.user else {"PGPASSWORD": password}
-        return [path, *self._arguments(variables, login)], processes.child_env({**variables, **known})
+        env = processes.child_env({**variables, **known})
+        self.forget_other_places(env)
+        return [path, *self._arguments(variables, login)], env
+
+    def forget_other_places(self, environ):
+        """Take out of an environment what would lead elsewhere than the URL says, where it names a host."""
+        if _names_host(self.url):
+            for name in OTHER_PLACES:
+                environ.pop(name, None)
 
     def interactive(self, variables, login):
         """As `command`, for psql on the terminal."""
@@ -207,7 +219,9 @@ class EmbeddedReach:
             "PGUSER": login.user or self.server.user,
             "PGDATABASE": self.server.database,
         }
-        return [os.path.join(self.server.bin_folder, program)], processes.child_env(inside)
+        # A private server has nothing to do with the user's own: a PGSERVICE would even win over PGHOST.
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        return [os.path.join(self.server.bin_folder, program)], processes.child_env(inside, ours)
 
     def interactive(self, variables, login):
         """As `command`, for psql on the terminal."""
@@ -264,6 +278,13 @@ def _check_places(user, place, query):
             "the database URL cannot be read: user, password, host, port and name do not stand in their places",
             f"in a password, write / as %2F, @ as %40, ? as %3F, % as %25: {EXAMPLE_URL}",
         )
+
+
+def _names_host(url):
+    """Whether a URL without its secrets names a host and no service."""
+    address, _, query = _without_user(url).partition("://")[2].partition("?")
+    names = [pair.partition("=")[0] for pair in query.split("&")]
+    return "service" not in names and ("host" in names or bool(address.partition("/")[0]))
 
 
 def _without_user(url):
