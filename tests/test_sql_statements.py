@@ -11,6 +11,7 @@ from nself_core.sql.statements import (
     CatalogueEffect,
     created_tables,
     effect_in_catalogue,
+    filled_tables,
     first_words,
     is_session_setting,
     may_end_transaction,
@@ -478,6 +479,47 @@ def test_copy_from_stdin_is_refused():
 )
 def test_a_refusal_says_why(sql, word):
     assert word in read_only_refusal(statement(sql))
+
+
+# what a statement fills
+
+FILLED = [
+    ("INSERT INTO t VALUES (1)", [(None, "t")]),
+    ('insert into App."My ""T""" AS x (a) SELECT a FROM other', [("app", 'My "T"')]),
+    ("INSERT INTO db.s.t DEFAULT VALUES", [("s", "t")]),
+    ("INSERT INTO t AS a (x) VALUES ('INSERT INTO u') ON CONFLICT DO UPDATE SET x = 1 RETURNING *", [(None, "t")]),
+    ("/* INSERT INTO a */ INSERT /* b */ INTO -- c\n t SELECT 1", [(None, "t")]),
+    ("WITH a AS (INSERT INTO t VALUES (1) RETURNING id) INSERT INTO s.u SELECT id FROM a", [(None, "t"), ("s", "u")]),
+    ("WITH a AS MATERIALIZED (INSERT INTO t VALUES (1) RETURNING id) SELECT * FROM a", [(None, "t")]),
+    ("WITH a AS (SELECT 1) MERGE INTO ONLY t USING a ON true WHEN NOT MATCHED THEN INSERT VALUES (1)", [(None, "t")]),
+    ("MERGE INTO s.t USING u ON true WHEN NOT MATCHED THEN INSERT (a) VALUES (1)", [("s", "t")]),
+    ("WITH a AS (INSERT INTO t VALUES (1)), b AS (INSERT INTO t VALUES (2)) SELECT 1", [(None, "t")]),
+    ("WITH RECURSIVE a AS (SELECT 1) SEARCH DEPTH FIRST BY b SET c INSERT INTO t SELECT 1 FROM a", [(None, "t")]),
+    ("INSERT INTO t WITH a AS (INSERT INTO u VALUES (1) RETURNING b) SELECT b FROM a", [(None, "t"), (None, "u")]),
+    ("COPY t FROM stdin;\n1\n\\.\n", [(None, "t")]),
+    ("COPY BINARY s.t (a, \"b)\") FROM '/x'", [("s", "t")]),
+    ("COPY t FROM PROGRAM 'x'", [(None, "t")]),
+    ("INSERT INTO \u00dcber VALUES (1)", [(None, "\u00dcber")]),
+    ("INSERT INTO " + "a" * 70 + " VALUES (1)", [(None, "a" * 63)]),
+]
+FILLING_NOTHING = [
+    "SELECT 1", "SELECT insert INTO t FROM u", "WITH a AS (SELECT 1 AS insert) SELECT insert INTO t FROM a",
+    "WITH a AS (SELECT 1) SELECT a.insert INTO t FROM a", "WITH a AS (SELECT 1) SELECT 'INSERT INTO t'",
+    "COPY t TO STDOUT", "COPY (SELECT 1) TO STDOUT", "COPY t (a) TO '/x'", "COPY",
+    "UPDATE t SET a = 1", "DELETE FROM t", "CREATE TABLE t (a int)", "TRUNCATE t",
+    "CREATE RULE r AS ON INSERT TO t DO ALSO INSERT INTO u VALUES (1)", "PREPARE p AS INSERT INTO t VALUES (1)",
+    "DO $$ BEGIN INSERT INTO t VALUES (1); END $$", "INSERT INTO pg_temp.t VALUES (1)", "INSERT INTO", "INSERT INTO 1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "tables"), FILLED)
+def test_the_tables_that_a_statement_fills(sql, tables):
+    assert filled_tables(statement(sql)) == tables
+
+
+@pytest.mark.parametrize("sql", FILLING_NOTHING)
+def test_what_fills_no_table(sql):
+    assert filled_tables(statement(sql)) == []
 
 
 # the hard files of the project's shared data, where they are

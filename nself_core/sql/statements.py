@@ -363,6 +363,48 @@ def created_tables(statement):
     return [] if name is None or schema == "pg_temp" else [(schema, name)]
 
 
+_FILLS = (("INSERT", "INTO"), ("MERGE", "INTO"))
+_BEFORE_A_COLUMN = ("SELECT", "DISTINCT", "AS", ",", ".")  # INSERT may be a column's name: SELECT insert INTO t
+
+
+def _copied_table(reader):
+    """The table of COPY .. FROM, read from its start; (None, None) for COPY .. TO."""
+    reader.next()
+    reader.take("BINARY")
+    if reader.peek().text == "(":
+        return None, None
+    name = reader.name()
+    if reader.take("("):
+        reader.skip_to(")")
+    return name if reader.take("FROM") else (None, None)
+
+
+def _filling_names(reader):
+    """The name behind each INSERT INTO and MERGE INTO, wherever a statement may begin."""
+    before = ""
+    while reader.peek() is not _END:
+        if before not in _BEFORE_A_COLUMN and any(reader.take(*words) for words in _FILLS):
+            reader.take("ONLY")
+            yield reader.name()
+            before = ""
+            continue
+        token = reader.next()
+        before = token.keyword or token.text
+
+
+def filled_tables(statement):
+    """Return a list of (schema or None, name) of the tables that the statement puts rows into, each once, in order.
+
+    That is INSERT INTO and MERGE INTO, also in WITH, and COPY .. FROM; not what is only read, and nothing in pg_temp.
+    What a function, a trigger or DO does is not seen.
+    """
+    if statement.keyword not in ("INSERT", "MERGE", "COPY", "WITH"):
+        return []
+    reader = _Reader(statement)
+    names = [_copied_table(reader)] if statement.keyword == "COPY" else _filling_names(reader)
+    return [*dict.fromkeys((schema, name) for schema, name in names if name is not None and schema != "pg_temp")]
+
+
 def is_session_setting(statement):
     """Whether the statement is a SET or RESET whose effect outlives the transaction (SET LOCAL's does not)."""
     words = first_words(statement, 2)
