@@ -101,6 +101,10 @@ ALL = option("--all", action="store_true", help="every schema of the database, n
 COMMAND = option("--command", metavar="SQL", help="run one SQL statement and exit")
 RW = option("--rw", action="store_true", help="read-write (default: read-only)")
 INSTALL_READER = option("--install-reader", action="store_true", help="make the login role that read-only shells use")
+FIXTURE = option("--fixture", action="append", required=True, metavar="NAME", help="a fixture set; may be repeated")
+FIXTURES = option("--fixture", action="append", metavar="NAME", help="only this fixture set; may be repeated (all)")
+COMMIT = option("--commit", action="store_true", help="keep the rows (default: roll them back)")
+CMD = option("cmd", nargs="*", metavar="-- CMD", help="run CMD against a clone of the database that holds the fixtures")
 
 # ---------------------------------------------------------------------------------------------------------------
 # The commands.
@@ -108,6 +112,7 @@ INSTALL_READER = option("--install-reader", action="store_true", help="make the 
 
 GROUPS = {
     "migrate": "Apply, roll back, inspect and create schema migrations.",
+    "fixtures": "Sets of rows for tests, loaded in a transaction that is rolled back.",
     "server": "The embedded server of a project that has no stack (NSELF_DB_ENGINE=embedded).",
 }
 
@@ -136,6 +141,12 @@ COMMANDS = (
         effect=READS, example="nself-db list --counts"),
     row("shell", "Open psql, read-only by default, or run one statement.", COMMAND, RW, INSTALL_READER, FORCE, CONFIRM,
         effect=WRITES, example='nself-db shell --command "SELECT count(*) FROM users"'),
+    row("fixtures list", "List the fixture sets with the tables they fill and need.",
+        effect=READS, example="nself-db fixtures list --json"),
+    row("fixtures run", "Load fixture sets and roll them back, or run a command with them.", FIXTURE, COMMIT, CMD,
+        effect=WRITES, example="nself-db fixtures run --fixture basic-users -- pytest -q"),
+    row("fixtures verify", "Check that fixture sets can be loaded.", FIXTURES,
+        effect=WRITES, example="nself-db fixtures verify --fixture basic-users"),
     row("server status", "Show whether the embedded server runs.",
         effect=READS, example="nself-db server status"),
     row("server stop", "Stop the embedded server.",
@@ -230,6 +241,30 @@ def shell(ctx, args):
     else:
         plan = room.plan_terminal(args.rw, args.json)
     return ctx.execute(plan, ctx.shell_performers())
+
+
+def fixtures_list(ctx, args):
+    from nself_core.fixtures import planning
+
+    return planning.report_list(ctx.settings, ctx.database)
+
+
+def fixtures_run(ctx, args):
+    from nself_core.fixtures import planning
+
+    works = planning.read_works(ctx.settings, ctx.database, args.fixture)
+    if args.cmd:
+        plan = planning.plan_clone(works, ctx.settings, args.cmd, args.commit)
+    else:
+        plan = planning.plan_run(works, ctx.settings, args.commit)
+    return ctx.execute(plan, ctx.fixture_performers())
+
+
+def fixtures_verify(ctx, args):
+    from nself_core.fixtures import planning
+
+    plan = planning.plan_verify(ctx.settings, ctx.database, args.fixture)
+    return ctx.execute(plan, ctx.fixture_performers())
 
 
 def server_status(ctx, args):

@@ -46,6 +46,15 @@ DATA = {
         "objects": [{"schema": "text", "name": "text", "type": "text", "rows": "integer?", "size_bytes": "integer?"}]
     },
     "shell": {"columns?": ["text"], "rows?": [["any"]], "tag?": "text", "reader?": "text"},
+    "fixtures list": {"fixtures": [{"name": "text", "files": ["text"], "tables": ["text"], "needs": ["text"]}]},
+    "fixtures run": {
+        "fixtures": ["text"],
+        "rows": [{"schema": "text", "table": "text", "rows": "integer"}],
+        "kept": "boolean",
+        "database?": "text",
+        "exit_code?": "integer",
+    },
+    "fixtures verify": {"fixtures": [{"name": "text", "ok": "boolean", "error": "any"}]},
     "server status": {"running": "boolean", "version": "integer?", "data": "text?", "socket": "text?", "log": "text?"},
     "server stop": {"stopped": "boolean"},
 }

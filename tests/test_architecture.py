@@ -19,12 +19,12 @@ CORE = ROOT / "nself_core"
 # From the ground up; a room may import from its own floor's folder and from floors below.
 FLOORS = [
     {"failures", "__init__"},
-    {"redaction", "output", "env_files", "environments", "settings", "consent", "shapes"},
+    {"redaction", "output", "env_files", "environments", "settings", "consent", "shapes", "yaml_reader"},
     {"plan", "processes", "sql"},
     {"postgres", "http"},
     {"guard", "bookkeeping", "catalogue"},
     {"hasura"},
-    {"migrations", "inventory", "shell", "server"},
+    {"migrations", "inventory", "shell", "server", "fixtures"},
     {"context"},
 ]
 GROUPS = FLOORS[-2]

@@ -26,6 +26,9 @@ CASES = {
     "migrate repair": ["--migration", "2", "--applied"],
     "list": ["--counts"],
     "shell": ["--command", "SELECT 1 AS one, 'ä' AS two"],
+    "fixtures list": [],
+    "fixtures run": ["--fixture", "one"],
+    "fixtures verify": ["--fixture", "one"],
     "server status": [],
     "server stop": [],
 }
@@ -48,6 +51,7 @@ def ready(plain_project):
     """A project with one migration applied and one pending."""
     plain_project.migration("1_a", "CREATE TABLE np_a (id int);", "DROP TABLE np_a;")
     plain_project.run("migrate", "up").ok()
+    plain_project.write("fixtures/one.json", '{"np_a": {"first": {"id": 1}}}')
     plain_project.migration("2_b", "CREATE TABLE np_b (id int);", "DROP TABLE np_b;")
     return plain_project
 

@@ -60,6 +60,13 @@ class Database:
             self._reach = find_reach(self.settings, self._driver)
         return self._reach
 
+    def beside(self, name):
+        """Another database of the same server, by its name; nothing is connected."""
+        other = Database(self.settings, "", self.on_statement, self._driver)
+        other.application = self.application
+        other._reach = self.reach.with_database(name)
+        return other
+
     @property
     def where(self):
         """The place in words, without secrets: host or container, and database."""

@@ -90,6 +90,13 @@ class UrlReach:
         known = {} if password is None and not login.user else {"PGPASSWORD": password}
         return [path, *self._arguments(variables, login)], processes.child_env({**variables, **known})
 
+    def with_database(self, name):
+        """The same way to another database of this server."""
+        other = _copy(self)
+        other.url = f"{self.url}{'&' if '?' in self.url else '?'}dbname={percent_encode(name)}"
+        other.where = f"{self.where}, database {name}"
+        return other
+
     def interactive(self, variables, login):
         """As `command`, for psql on the terminal."""
         if not find_psql():
@@ -102,8 +109,8 @@ class UrlReach:
 
     def _arguments(self, variables, login):
         # What stands last counts the most.
-        url, user = (_without_user(self.url), f"&user={_encode(login.user)}") if login.user else (self.url, "")
-        ours = "".join(f"&{name}={_encode(variables[variable])}" for name, variable in URL_WORDS)
+        url, user = (_without_user(self.url), f"&user={percent_encode(login.user)}") if login.user else (self.url, "")
+        ours = "".join(f"&{name}={percent_encode(variables[variable])}" for name, variable in URL_WORDS)
         return ["-d", f"{url}{'&' if '?' in url else '?'}{KEEPALIVES}{ours}{user}"]
 
     def connection(self, variables, login):
@@ -130,6 +137,12 @@ class ContainerReach:
     @property
     def where(self):
         return f"container {self.container}, database {self.database}"
+
+    def with_database(self, name):
+        """The same way to another database of this server."""
+        other = _copy(self)
+        other.database = name
+        return other
 
     def command(self, program, variables, login):
         """Arguments and environment for `program` in the container, its standard streams on pipes."""
@@ -177,6 +190,13 @@ class EmbeddedReach:
         self.server = embedded.ensure_started(settings)
         self.where = f"embedded server {self.server.major}, database {self.server.database}"
 
+    def with_database(self, name):
+        """The same way to another database of this server."""
+        other = _copy(self)
+        other.server = self.server._replace(database=name)
+        other.where = f"embedded server {self.server.major}, database {name}"
+        return other
+
     def command(self, program, variables, login):
         """Arguments and environment for `program` of the server's own toolchain."""
         inside = {
@@ -191,6 +211,12 @@ class EmbeddedReach:
     def interactive(self, variables, login):
         """As `command`, for psql on the terminal."""
         return self.command("psql", _own_locale(variables), login)
+
+
+def _copy(reach):
+    other = object.__new__(type(reach))
+    other.__dict__.update(reach.__dict__)
+    return other
 
 
 def _own_locale(variables):
@@ -213,14 +239,14 @@ def _take_apart(url):
     user, colon, password = userinfo.partition(":")
     place, question, query = rest[len(userinfo + at):].partition("?")
     _check_places(user, place, query)
-    secrets = {"password": _decode(password)} if colon else {}
+    secrets = {"password": percent_decode(password)} if colon else {}
     options, kept = None, []
     for pair in query.split("&") if question else ():
         name, _, value = pair.partition("=")
-        if _decode(name) in SECRET_PARAMETERS:
-            secrets[_decode(name)] = _decode(value)
-        elif _decode(name) == "options":
-            options = _decode(value)
+        if percent_decode(name) in SECRET_PARAMETERS:
+            secrets[percent_decode(name)] = percent_decode(value)
+        elif percent_decode(name) == "options":
+            options = percent_decode(value)
         else:
             kept.append(pair)
     clean = f"{scheme}://{user}{at}{place}" + ("?" + "&".join(kept) if kept else "")
@@ -249,11 +275,11 @@ def _describe_url(url):
     """host:port/database of a URL without password."""
     rest = _without_user(url).partition("://")[2]
     address, _, query = rest.partition("?")
-    host = next((_decode(pair[5:]) for pair in query.split("&") if pair.startswith("host=")), None)
+    host = next((percent_decode(pair[5:]) for pair in query.split("&") if pair.startswith("host=")), None)
     return f"{host}{address}" if host and address.startswith("/") else address or host or "the database URL"
 
 
-def _decode(text):
+def percent_decode(text):
     """Percent-decoding, as libpq does it (urllib would cost 10 ms of imports)."""
     head, *parts = text.split("%")
     data = head.encode()
@@ -267,6 +293,7 @@ def _decode(text):
     return data.decode("utf-8", "replace")
 
 
-def _encode(text):
+def percent_encode(text):
+    """`text` as it stands in any part of a URL."""
     safe = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
     return "".join(c if c in safe else "".join(f"%{byte:02X}" for byte in c.encode()) for c in text)
