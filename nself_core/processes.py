@@ -201,8 +201,9 @@ def attend(argv, env, quiet_stdout=False):
 
     Arguments: `quiet_stdout`, whether its standard output goes to our standard error. The command is in our process
     group: Ctrl-C on the terminal reaches it without us, and it decides what to do about it. Told to end ourselves
-    (SIGTERM, SIGHUP, or SIGINT without a terminal), we pass it on, and but for SIGINT kill what goes on for TERM_SECONDS
-    and more. One that a signal ended counts as 128 and the signal's number. Raises Unreachable when it cannot be started.
+    (SIGTERM, SIGHUP, or SIGINT without a terminal), we pass it on, and kill what goes on for TERM_SECONDS; after SIGINT
+    it may take its time. One that a signal ended counts as 128 and the signal's number. Raises Unreachable when it
+    cannot be started.
     """
     import subprocess
 
