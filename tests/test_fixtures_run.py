@@ -261,9 +261,7 @@ def test_verify_reports_all_sets_and_one_failure_is_exit_1(project):
 
 def test_yaml_without_pyyaml_is_exit_2(ready):
     ready.write("none/yaml.py", "raise ImportError('no yaml here')")
-    path = {
-        "PYTHONPATH": f"{ready.root / 'none'}:{__import__('os').path.dirname(__import__('os').path.dirname(__file__))}"
-    }
+    path = {"PYTHONPATH": f"{ready.root / 'none'}:{REPOSITORY}"}
     outcome = ready.run("fixtures", "run", "--fixture", "people", env=path)
     assert outcome.code == 2
     assert "pip install pyyaml" in outcome.err
