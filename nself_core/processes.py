@@ -223,6 +223,22 @@ def attend(argv, env, quiet_stdout=False):
     return code if code >= 0 else 128 - code
 
 
+class Undisturbed:
+    """While it lasts, signals that would end us are not heard: what cleans up behind a run must come to its end."""
+
+    def __enter__(self):
+        import signal
+
+        self._signal = signal
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self._before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            self._signal.signal(number, handler)
+
+
 class _Passing:
     """While it lasts, signals that would end us are passed on to a child.
 

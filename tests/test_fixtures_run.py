@@ -136,7 +136,7 @@ def test_names_that_want_quoting_everywhere(plain_project):
         f"CREATE SCHEMA {quoted}; CREATE TABLE {key} ({quoted} int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
         f'"{long}" int REFERENCES {key}, "Up" text)'
     )
-    rows = {"a.b": {long: {"ref": f'{key}."c d"'}, "Up": name}, "c d": {"Up": "$nself$ :x :'y' \\gexec"}}
+    rows: dict = {"a.b": {long: {"ref": f'{key}."c d"'}, "Up": name}, "c d": {"Up": "$nself$ :x :'y' \\gexec"}}
     plain_project.write("fixtures/n.json", json.dumps({key: rows}))
     run(plain_project, "n", options=["--commit"]).ok()
     found = plain_project.database.admin(f"SELECT *, {quoted} AS id FROM {key} ORDER BY {quoted}")
@@ -311,7 +311,7 @@ def schema_of(kinds, keys):
 def document_of(kinds, keys, rows, choices):
     document = {}
     for source, labels in enumerate(rows):
-        table = document.setdefault(f"c.t{source}", {})
+        table: dict = document.setdefault(f"c.t{source}", {})
         for number, label in enumerate(labels):
             table[label] = {"label": label, **({"id": number + 1} if kinds[source] == "written" else {})}
             for at, name, target, _ in keys:

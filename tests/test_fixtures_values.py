@@ -19,7 +19,8 @@ CREATE TABLE v (
     id int PRIMARY KEY, t text, c character(5), vc varchar(9), b bool, i2 smallint, i8 bigint, n numeric,
     f double precision, r real, d date, ts timestamp, tz timestamptz, ti time, iv interval, u uuid,
     j json, jb jsonb, by bytea, e mood, ir int4range, tr tstzrange, inet inet, bits bit varying,
-    p positive, pt point, pa pair, ta text[], ia int[], ea mood[], ba bytea[], ja jsonb[], w words, da date[], tza timestamptz[]
+    p positive, pt point, pa pair,
+    ta text[], ia int[], ea mood[], ba bytea[], ja jsonb[], w words, da date[], tza timestamptz[]
 )
 """
 
