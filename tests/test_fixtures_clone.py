@@ -12,7 +12,9 @@ from types import SimpleNamespace
 import pytest
 from bed.servers import NASTY_NAME
 
+from nself_core.failures import Unreachable
 from nself_core.fixtures import template
+from nself_core.postgres import address
 from nself_core.postgres.address import address_of
 from nself_core.postgres.reach import UrlReach
 
@@ -115,6 +117,7 @@ def test_under_json_the_command_s_output_goes_to_stderr(ready):
     assert data["rows"] == [{"schema": "app", "table": "t", "rows": 2}]
     outcome = python(ready, "raise SystemExit(3)", "--json")
     assert (outcome.code, outcome.json()["ok"], outcome.json()["data"]["exit_code"]) == (3, False, 3)
+    assert (outcome.json()["error"]["code"], outcome.json()["error"]["exit_code"]) == ("command_failed", 3)
 
 
 def test_quiet_leaves_the_command_s_own_output(ready):
@@ -413,3 +416,37 @@ def test_the_user_s_own_url_with_another_database(url, other, variables):
     found = address_of(UrlReach(url, "psycopg", None), "c l", "5432")
     assert found.url == other
     assert found.variables == {**variables, "PGDATABASE": "c l"}
+
+
+PLACES = [
+    ("unix:///var/run/docker.sock", "127.0.0.1:6001\n", "172.17.0.2 ", {"127.0.0.1"}, ("127.0.0.1", "6001")),
+    ("unix:///x", "0.0.0.0:6001\n[::]:6001\n", "", {"127.0.0.1"}, ("127.0.0.1", "6001")),
+    ("unix:///x", "0.0.0.0:6001\n[::]:6001\n", "", {"::1"}, ("::1", "6001")),
+    ("tcp://localhost:2375", "0.0.0.0:6001\n", "", {"127.0.0.1"}, ("127.0.0.1", "6001")),
+    ("unix:///x", "", "172.17.0.2 10.1.0.3 ", {"10.1.0.3"}, ("10.1.0.3", "5432")),
+    ("ssh://ops@far.example", "0.0.0.0:6001\n", "", {"far.example"}, ("far.example", "6001")),
+    # On this host another server may have the address that the far one has there.
+    ("ssh://ops@far.example", "127.0.0.1:6001\n", "172.17.0.2 ", {"127.0.0.1", "172.17.0.2"}, None),
+    ("unix:///x", "", "", {"127.0.0.1"}, None),
+]
+
+
+@pytest.mark.parametrize(("engine", "port", "addresses", "answering", "place"), PLACES)
+def test_how_this_host_reaches_a_container(monkeypatch, engine, port, addresses, answering, place):
+    said = {"port": port, "inspect": addresses, "context": engine}
+    monkeypatch.setattr(address, "_docker", lambda reach, *words: said[words[0]])
+    monkeypatch.setattr(address, "_answers", lambda host, number: host in answering)
+    values = {"POSTGRES_PASSWORD": "p@ss"}
+    reach = SimpleNamespace(
+        kind="container", container="x_postgres", docker_env={},
+        settings=SimpleNamespace(database_user="me", get=values.get),
+    )  # fmt: skip
+    if place is None:
+        with pytest.raises(Unreachable, match="cannot be reached from this host") as raised:
+            address_of(reach, "db", "5432")
+        assert "publish the port" in raised.value.hint
+        return
+    found = address_of(reach, "db", "5432")
+    assert (found.variables["PGHOST"], found.variables["PGPORT"]) == place
+    host = f"[{place[0]}]" if ":" in place[0] else place[0]
+    assert found.url == f"postgresql://me:p%40ss@{host}:{place[1]}/db"

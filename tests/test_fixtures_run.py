@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 
 import pytest
 from bed.projects import REPOSITORY
@@ -257,6 +259,24 @@ def test_verify_reports_all_sets_and_one_failure_is_exit_1(project):
         "1 of 3 fixture sets can be loaded\n"
     )
     project.run("fixtures", "verify", "--fixture", "people").ok()
+
+
+def test_the_sample_project_s_sets_can_be_loaded(plain_project):
+    for name in ("migrations", "fixtures"):
+        shutil.copytree(REPOSITORY / name, plain_project.root / name, dirs_exist_ok=True)
+    plain_project.run("migrate", "up").ok()
+    plain_project.run("fixtures", "verify").ok()
+    outcome = run(plain_project, "basic-users", "inbox", "orders", options=["--json"]).ok()
+    counts = {row["table"]: row["rows"] for row in outcome.json()["data"]["rows"]}
+    assert (counts["np_accounts"], counts["np_order_items"], counts["np_notifications"]) == (7, 3, 3)
+
+
+def test_many_rows_take_little_time(ready):
+    rows = [f'{{"name": "n{number}", "boss_id": null}}' for number in range(50_000)]
+    ready.write("fixtures/many.json", '{"np_people": [' + ",".join(rows) + "]}")
+    begun = time.monotonic()
+    run(ready, "many").ok()
+    assert time.monotonic() - begun < 30
 
 
 def test_yaml_without_pyyaml_is_exit_2(ready):
