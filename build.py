@@ -36,6 +36,7 @@ DEMO_COMMANDS = (
     ("migrate", "status"),
     ("seed", "graph"),
     ("seed", "run"),
+    ("fixtures", "run", "--fixture", "orders"),
     ("backup", "--label", "demo"),
     ("restore", "--force", "--no-safety-backup"),
     ("list", "--counts"),

@@ -107,6 +107,10 @@ OFF = option("--off", action="store_true", help="take the protection away")
 COMMAND = option("--command", metavar="SQL", help="run one SQL statement and exit")
 RW = option("--rw", action="store_true", help="read-write (default: read-only)")
 INSTALL_READER = option("--install-reader", action="store_true", help="make the login role that read-only shells use")
+FIXTURE = option("--fixture", action="append", required=True, metavar="NAME", help="a fixture set; may be repeated")
+FIXTURES = option("--fixture", action="append", metavar="NAME", help="only this fixture set; may be repeated (all)")
+COMMIT = option("--commit", action="store_true", help="keep the rows (default: roll them back)")
+CMD = option("cmd", nargs="*", metavar="-- CMD", help="run CMD against a clone of the database that holds the fixtures")
 
 SEED_FILE = option("--file", metavar="FILE", help="only this seed")
 TAG = option("--tag", metavar="TAG", help="only seeds with this tag: a folder's name, or a word of their own")
@@ -140,6 +144,7 @@ CLEAN = option("--clean", action="store_true", help="drop the databases that res
 GROUPS = {
     "migrate": "Apply, roll back, inspect and create schema migrations.",
     "seed": "Fill the database with reference and test data, in the order its tables need.",
+    "fixtures": "Sets of rows for tests, loaded in a transaction that is rolled back.",
     "server": "The embedded server of a project that has no stack (NSELF_DB_ENGINE=embedded).",
 }
 
@@ -197,6 +202,12 @@ COMMANDS = (
         effect=DESTROYS, example="nself-db reset --no-seed"),
     row("protect", "Forbid drop, reset and restore on this database, until --off.", OFF, LOCK_WAIT, FORCE, CONFIRM,
         effect=DESTROYS, example="nself-db protect --env prod"),
+    row("fixtures list", "List the fixture sets with the tables they fill and need.",
+        effect=READS, example="nself-db fixtures list --json"),
+    row("fixtures run", "Load fixture sets and roll them back, or run a command with them.", FIXTURE, COMMIT, CMD,
+        effect=WRITES, example="nself-db fixtures run --fixture basic-users -- pytest -q"),
+    row("fixtures verify", "Check that fixture sets can be loaded.", FIXTURES,
+        effect=WRITES, example="nself-db fixtures verify --fixture basic-users"),
     row("server status", "Show whether the embedded server runs.",
         effect=READS, example="nself-db server status"),
     row("server stop", "Stop the embedded server.",
@@ -404,6 +415,30 @@ def protect(ctx, args):
     from nself_core.teardown import protect as room
 
     return ctx.execute(room.plan_protect(read_marker(ctx.database), args.off), ctx.protect_performers(args))
+
+
+def fixtures_list(ctx, args):
+    from nself_core.fixtures import planning
+
+    return planning.report_list(ctx.settings, ctx.database)
+
+
+def fixtures_run(ctx, args):
+    from nself_core.fixtures import planning
+
+    works = planning.read_works(ctx.settings, ctx.database, args.fixture)
+    if args.cmd:
+        plan = planning.plan_clone(works, ctx.settings, args.cmd, args.commit)
+    else:
+        plan = planning.plan_run(works, ctx.settings, args.commit)
+    return ctx.execute(plan, ctx.fixture_performers())
+
+
+def fixtures_verify(ctx, args):
+    from nself_core.fixtures import planning
+
+    plan = planning.plan_verify(ctx.settings, ctx.database, args.fixture)
+    return ctx.execute(plan, ctx.fixture_performers())
 
 
 def server_status(ctx, args):

@@ -228,6 +228,17 @@ class Context:
             "terminal": lambda steps: room.open_terminal(self.database, steps[0], self.console.warn),
         }
 
+    def fixture_performers(self):
+        """What performs the steps of `fixtures run` and `fixtures verify`."""
+        from nself_core.fixtures import clone, load
+
+        args, console = self.args, self.console
+        return {
+            "fixture": lambda steps: load.run(self.database, [step.work for step in steps], args.commit),
+            "clone": lambda steps: clone.run(self.database, steps, console.note, console.progress, args.json),
+            "verify": lambda steps: load.verify(self.database, steps),
+        }
+
     def finish(self):
         """Let the sessions end while the report is written."""
         for database in self._databases:

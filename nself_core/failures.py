@@ -73,6 +73,12 @@ class CheckFailed(Failure):
     code = "check_failed"
 
 
+class CommandFailed(Failure):
+    """A command of the user's that was run with fixtures ended with another exit code than 0, which is this one's."""
+
+    code = "command_failed"
+
+
 class Unreachable(Failure):
     """Docker, Postgres, Hasura or storage cannot be reached, or the disk is full."""
 

@@ -201,6 +201,93 @@ def ignore_interrupts():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+TERM_SECONDS = 10  # how long a command that was told to end may take before it is killed
+
+
+def attend(argv, env, quiet_stdout=False):
+    """Run a command on our own streams, as a shell would, and return its exit code when it has ended.
+
+    Arguments: `quiet_stdout`, whether its standard output goes to our standard error. The command is in our process
+    group: Ctrl-C on the terminal reaches it without us, and it decides what to do about it. Told to end ourselves
+    (SIGTERM, SIGHUP, or SIGINT without a terminal), we pass it on, and kill what goes on for TERM_SECONDS; after SIGINT
+    it may take its time. One that a signal ended counts as 128 and the signal's number. Raises Unreachable when it
+    cannot be started.
+    """
+    import subprocess
+
+    with _Passing() as passing:
+        try:
+            child = subprocess.Popen(argv, env=env, stdout=2 if quiet_stdout else None)
+        except OSError as error:
+            raise _start_failure(argv, error) from None
+        passing.to(child)
+        code = None
+        while code is None:
+            try:
+                code = child.wait(TERM_SECONDS)
+            except subprocess.TimeoutExpired:
+                if passing.ends:
+                    child.kill()
+    return code if code >= 0 else 128 - code
+
+
+class Undisturbed:
+    """While it lasts, signals that would end us are not heard: what cleans up behind a run must come to its end."""
+
+    def __enter__(self):
+        import signal
+
+        self._signal = signal
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self._before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            self._signal.signal(number, handler)
+
+
+class _Passing:
+    """While it lasts, signals that would end us are passed on to a child.
+
+    `told`, those that came. One that comes before the child is there is passed on as soon as it is. `ends`, whether one
+    of them leaves no choice.
+    """
+
+    def __init__(self):
+        import signal
+
+        self._signal = signal
+        self._child = None
+        self._before = {}
+        self.told = []
+
+    def __enter__(self):
+        for number in (self._signal.SIGINT, self._signal.SIGTERM, self._signal.SIGHUP):
+            self._before[number] = self._signal.signal(number, self._heard)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            self._signal.signal(number, handler)
+
+    @property
+    def ends(self):
+        return any(number != self._signal.SIGINT for number in self.told)
+
+    def to(self, child):
+        self._child = child
+        for number in self.told:
+            child.send_signal(number)
+
+    def _heard(self, number, _frame):
+        if number == self._signal.SIGINT and any(os.isatty(stream) for stream in (0, 1, 2)):
+            return  # the terminal has told the child as well
+        self.told.append(number)
+        if self._child:
+            self._child.send_signal(number)
+
+
 def _default_interrupt():
     import signal
 

@@ -133,6 +133,15 @@ DATA = {
     "drop": {**DROPPED, **{f"{name}?": kind for name, kind in TAKEN.items()}},
     "reset": {**DROPPED, "applied": RAN, "metadata?": METADATA, "seeds?": SEEDED},
     "protect": {"protected": "boolean", "changed": "boolean"},
+    "fixtures list": {"fixtures": [{"name": "text", "files": ["text"], "tables": ["text"], "needs": ["text"]}]},
+    "fixtures run": {
+        "fixtures": ["text"],
+        "rows": [{"schema": "text", "table": "text", "rows": "integer"}],
+        "kept": "boolean",
+        "database?": "text",
+        "exit_code?": "integer",
+    },
+    "fixtures verify": {"fixtures": [{"name": "text", "ok": "boolean", "error": "any"}]},
     "server status": {"running": "boolean", "version": "integer?", "data": "text?", "socket": "text?", "log": "text?"},
     "server stop": {"stopped": "boolean"},
 }

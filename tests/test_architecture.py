@@ -19,12 +19,12 @@ CORE = ROOT / "nself_core"
 # From the ground up; a room may import from its own floor's folder and from floors below.
 FLOORS = [
     {"failures", "__init__"},
-    {"redaction", "output", "env_files", "environments", "settings", "consent", "shapes"},
+    {"redaction", "output", "env_files", "environments", "settings", "consent", "shapes", "yaml_reader"},
     {"plan", "processes", "sql"},
     {"postgres", "http"},
     {"guard", "bookkeeping", "catalogue", "row_counts"},
     {"hasura"},
-    {"migrations", "seeds", "backups", "inventory", "shell", "server", "teardown"},
+    {"migrations", "seeds", "fixtures", "backups", "inventory", "shell", "server", "teardown"},
     {"context", "reset"},
 ]
 GROUPS = FLOORS[-2]

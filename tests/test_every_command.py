@@ -38,6 +38,9 @@ CASES = {
     "drop": ["--force"],
     "reset": ["--force"],
     "protect": [],
+    "fixtures list": [],
+    "fixtures run": ["--fixture", "one"],
+    "fixtures verify": ["--fixture", "one"],
     "server status": [],
     "server stop": [],
 }
@@ -62,6 +65,7 @@ def ready(plain_project):
     plain_project.run("migrate", "up").ok()
     plain_project.write("seeds/first.sql", "INSERT INTO np_a SELECT 1 WHERE false;\n")
     plain_project.run("backup").ok()
+    plain_project.write("fixtures/one.json", '{"np_a": {"first": {"id": 1}}}')
     plain_project.migration("2_b", "CREATE TABLE np_b (id int);", "DROP TABLE np_b;")
     return plain_project
 

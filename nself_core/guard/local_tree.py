@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 
+from nself_core import yaml_reader
 from nself_core.failures import FileFailure
 from nself_core.guard.requirements import SOURCE, default_source, table_name
 
@@ -16,15 +17,6 @@ LocalMetadata = namedtuple("LocalMetadata", "document reason")
 LocalMetadata.__doc__ = "The tree as one metadata `document`, or None and the `reason` why there is none to go by."
 
 INCLUDE = "!include"
-
-# Resolvers of plain scalars: what is none of these is a text (YAML 1.2, core schema, without octals).
-RESOLVERS = (
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", list("-+0123456789")),
-    ("float", r"^[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$", list("-+0123456789")),
-    ("merge", r"^<<$", ["<"]),
-)
 
 
 def read_local_metadata(folder):
@@ -52,23 +44,10 @@ def read_local_metadata(folder):
 
 
 def _loader(yaml):
-    """A loader class with the resolvers above, which refuses a key given twice and keeps `!include` as text."""
-    import re
-
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        yaml_implicit_resolvers: dict = {}
-
-        def construct_mapping(self, node, deep=False):
-            keys = [key for key, _value in node.value if isinstance(key.value, str) and not key.tag.endswith(":merge")]
-            for number, key in enumerate(keys):
-                if any(key.value == earlier.value for earlier in keys[:number]):
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
-            return super().construct_mapping(node, deep)
-
-    for name, pattern, first in RESOLVERS:
-        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{name}", re.compile(pattern), first)
-    Loader.add_constructor(INCLUDE, lambda loader, node: f"{INCLUDE} {loader.construct_scalar(node)}")
-    return Loader
+    """A loader class that keeps `!include` as text."""
+    made = yaml_reader.loader(yaml)
+    made.add_constructor(INCLUDE, lambda loader, node: f"{INCLUDE} {loader.construct_scalar(node)}")
+    return made
 
 
 class _Tree:
@@ -141,14 +120,8 @@ class _Tree:
         text = self._read(path)
         try:
             return self._yaml.load(text, self._loader)
-        except self._yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            raise FileFailure(
-                f"this is not sound YAML: {error.problem or error.context}", file=path,
-                line=mark and mark.line + 1, column=mark and mark.column + 1,
-            ) from None
         except (self._yaml.YAMLError, ValueError, RecursionError) as error:
-            raise FileFailure(f"this is not sound YAML: {str(error).splitlines()[0]}", file=path) from None
+            raise yaml_reader.unsound(error, path) from None
 
     def _read(self, path):
         try:

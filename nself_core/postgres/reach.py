@@ -84,7 +84,7 @@ class UrlReach:
         """The way to another database of the same server."""
         other = _copy(self)
         # Of a parameter that the URL has twice, the last counts.
-        other.url = f"{self.url}{'&' if '?' in self.url else '?'}dbname={_encode(name)}"
+        other.url = f"{self.url}{'&' if '?' in self.url else '?'}dbname={percent_encode(name)}"
         other.where = f"{self.where.rpartition('/')[0] or self.where}/{name}"
         return other
 
@@ -122,8 +122,8 @@ class UrlReach:
 
     def _arguments(self, variables, login):
         # What stands last counts the most.
-        url, user = (_without_user(self.url), f"&user={_encode(login.user)}") if login.user else (self.url, "")
-        ours = "".join(f"&{name}={_encode(variables[variable])}" for name, variable in URL_WORDS)
+        url, user = (_without_user(self.url), f"&user={percent_encode(login.user)}") if login.user else (self.url, "")
+        ours = "".join(f"&{name}={percent_encode(variables[variable])}" for name, variable in URL_WORDS)
         return ["-d", f"{url}{'&' if '?' in url else '?'}{KEEPALIVES}{ours}{user}"]
 
     def connection(self, variables, login):
@@ -254,14 +254,14 @@ def _take_apart(url):
     user, colon, password = userinfo.partition(":")
     place, question, query = rest[len(userinfo + at):].partition("?")
     _check_places(user, place, query)
-    secrets = {"password": _decode(password)} if colon else {}
+    secrets = {"password": percent_decode(password)} if colon else {}
     options, kept = None, []
     for pair in query.split("&") if question else ():
         name, _, value = pair.partition("=")
-        if _decode(name) in SECRET_PARAMETERS:
-            secrets[_decode(name)] = _decode(value)
-        elif _decode(name) == "options":
-            options = _decode(value)
+        if percent_decode(name) in SECRET_PARAMETERS:
+            secrets[percent_decode(name)] = percent_decode(value)
+        elif percent_decode(name) == "options":
+            options = percent_decode(value)
         else:
             kept.append(pair)
     clean = f"{scheme}://{user}{at}{place}" + ("?" + "&".join(kept) if kept else "")
@@ -297,11 +297,11 @@ def _describe_url(url):
     """host:port/database of a URL without password."""
     rest = _without_user(url).partition("://")[2]
     address, _, query = rest.partition("?")
-    host = next((_decode(pair[5:]) for pair in query.split("&") if pair.startswith("host=")), None)
+    host = next((percent_decode(pair[5:]) for pair in query.split("&") if pair.startswith("host=")), None)
     return f"{host}{address}" if host and address.startswith("/") else address or host or "the database URL"
 
 
-def _decode(text):
+def percent_decode(text):
     """Percent-decoding, as libpq does it (urllib would cost 10 ms of imports)."""
     head, *parts = text.split("%")
     data = head.encode()
@@ -315,6 +315,7 @@ def _decode(text):
     return data.decode("utf-8", "replace")
 
 
-def _encode(text):
+def percent_encode(text):
+    """`text` as it stands in any part of a URL."""
     safe = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
     return "".join(c if c in safe else "".join(f"%{byte:02X}" for byte in c.encode()) for c in text)
