@@ -82,7 +82,7 @@ def read_csv(seed):
     text = _decoded(head[3:] if head.startswith(b"\xef\xbb\xbf") else head, seed)
     columns = tuple(next(csv.reader(text.splitlines(keepends=True)), ()))
     _check_columns(columns, seed)
-    return CsvData(columns, DataFile(seed.path, skip), head_lines)
+    return CsvData(columns, DataFile(seed.path, skip, seed.file), head_lines)
 
 
 def _csv_head(seed):
