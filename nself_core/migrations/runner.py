@@ -27,7 +27,6 @@ TRIES = 3
 STOP_SECONDS = 5  # how long an interrupted run waits for its old session to end, to see what that had done
 FIRST_PAUSE = 0.5  # seconds; doubled and jittered for each further try
 
-SQL_LIVES = "SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = :pid AND backend_start::text = :started"
 
 Options = namedtuple("Options", "direction lock_wait guard tell")
 Options.__doc__ = """How a run is made.
@@ -176,7 +175,7 @@ class _Run:
         It is looked at as soon as that has ended: what a run that waited does next is not ours.
         """
         deadline = time.monotonic() + STOP_SECONDS
-        while self.database.rows(SQL_LIVES, **self.process) and time.monotonic() < deadline:
+        while self.database.rows(lock.SQL_LIVES, **self.process) and time.monotonic() < deadline:
             time.sleep(0.02)
         known = ledgers.read_ledger(self.database)
         for work in [work for work in self.remaining if not self._to_do(work, known)]:
