@@ -27,7 +27,6 @@ TRIES = 3
 STOP_SECONDS = 5  # how long an interrupted run waits for its old session to end, to see what that had done
 FIRST_PAUSE = 0.5  # seconds; doubled and jittered for each further try
 
-
 Options = namedtuple("Options", "direction lock_wait guard tell")
 Options.__doc__ = """How a run is made.
 
