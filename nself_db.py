@@ -298,7 +298,7 @@ def seed_run(ctx, args):
     from nself_core.seeds import survey
 
     found = survey.survey(ctx.settings, ctx.database, ctx.seed_programs(), args.file, args.tag)
-    return ctx.execute(survey.plan_run(found, ctx.database, args.changed), ctx.seed_performers(args))
+    return ctx.execute(survey.plan_run(found, ctx.database, args.changed, ctx.settings.env), ctx.seed_performers(args))
 
 
 def seed_list(ctx, args):

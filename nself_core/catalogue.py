@@ -19,11 +19,13 @@ Column.__doc__ = """One column.
 """
 
 
-class Table(namedtuple("Table", "schema name columns primary_key unique")):
+class Table(namedtuple("Table", "schema name columns primary_key unique deferrable copies triggers")):
     """One table.
 
     `columns`, Columns in order; `primary_key`, names of its columns, () where it has none; `unique`, whether any
-    constraint or index could refuse a row for another's sake.
+    constraint or index could refuse a row for another's sake; `deferrable`, whether any of these may do so later, for
+    then none can settle an ON CONFLICT; `copies`, whether COPY may put rows straight into it, which it may not into a
+    view or past row-level security; `triggers`, whether it has any of its own, which could fill other tables.
     """
 
     __slots__ = ()
@@ -92,7 +94,10 @@ WITH asked AS (
                      WHERE p.conrelid = c.oid AND p.contype = 'p' AND a.attrelid = c.oid AND a.attnum = k.attnum),
                     '[]') AS primary_key,
            EXISTS (SELECT FROM pg_catalog.pg_index i
-                   WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion)) AS "unique"
+                   WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion)) AS "unique",
+           EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND NOT i.indimmediate) AS deferrable,
+           c.relkind <> 'v' AND NOT pg_catalog.row_security_active(c.oid) AS copies,
+           EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal) AS triggers
     FROM folded JOIN pg_catalog.pg_class c ON c.oid = folded.oid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN columns ON columns.oid = c.oid
 ), keys AS (
@@ -139,7 +144,8 @@ def find_tables(database, names):
 
 def _table(found):
     columns = tuple(Column(*values) for values in found["columns"])
-    return Table(found["schema"], found["name"], columns, tuple(found["primary_key"]), found["unique"])
+    known = (found[name] for name in ("unique", "deferrable", "copies", "triggers"))
+    return Table(found["schema"], found["name"], columns, tuple(found["primary_key"]), *known)
 
 
 def _foreign_key(found):

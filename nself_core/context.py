@@ -200,7 +200,7 @@ class Context:
         from nself_core.seeds import runner, survey
 
         found = survey.survey(self.settings, self.database, self.seed_programs())
-        plan = survey.plan_run(found, self.database, False)
+        plan = survey.plan_run(found, self.database, False, self.settings.env)
         options = runner.Options(self.settings.env, args.lock_wait, False, self.console.progress)
         return runner.run(self.database, plan.steps, options)
 

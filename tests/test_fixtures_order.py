@@ -22,7 +22,7 @@ NUMBERED = column("id", nullable=False, identity="by default", sequence="public.
 
 
 def table(name, *columns, key=("id",), schema="public"):
-    return Table(schema, name, (NUMBERED, *columns), key, True)
+    return Table(schema, name, (NUMBERED, *columns), key, True, False, True, False)
 
 
 def foreign(source, name, target, target_column="id", deferrable=False, nullable=True):

@@ -22,6 +22,8 @@ SQL_LIVES = (
 
 SQL_TRY = f"SELECT pg_catalog.pg_try_advisory_lock({LOCK_KEY}) AS taken, pg_catalog.pg_backend_pid() AS pid"
 
+# Asked of the process that take_lock returned.
+
 SQL_HOLDER = f"""
 SELECT l.pid, a.application_name AS application, a.usename AS "user", a.state,
        coalesce(host(a.client_addr), 'local') AS address,

@@ -13,7 +13,7 @@ import time
 from collections import namedtuple
 
 from nself_core import processes
-from nself_core.failures import Unreachable
+from nself_core.failures import FileFailure, Unreachable
 from nself_core.postgres.errors import ServerError, parse_reports
 from nself_core.postgres.session import (
     CLOSING,
@@ -50,8 +50,8 @@ PREAMBLE = (
 def stream_text(unit, mark, in_file=None):
     """The text that makes psql run `unit` and tell its progress.
 
-    Arguments: `unit`, a Unit; `mark`, a word that stands in nothing else that psql prints; `in_file(text)`, writes a
-    text to a file and answers its path, None where psql sees no file of ours. Lines `mark s N` say that part N
+    Arguments: `unit`, a Unit; `mark`, a word that stands in nothing else that psql prints; `in_file(*pieces)`, writes
+    bytes to a file and answers its path, None where psql sees no file of ours. Lines `mark s N` say that part N
     begins; `mark d` (on both streams) says that the unit is done.
     """
     return b"".join(stream_pieces(unit, mark, in_file)).decode("utf-8", "surrogatepass")
@@ -79,23 +79,39 @@ def _bytes(text):
 def _file_copy(statement, in_file):
     """What makes psql run a COPY … FROM STDIN in CSV format whose data is a DataFile.
 
-    A psql on this host reads the file itself, by \\copy, which wants it all on one line.
+    A psql on this host reads the file itself, by \\copy, which wants it all on one line, and gives the server its
+    head, too, so that lines count from there.
     """
-    target, _, options = statement.text.rpartition(" FROM STDIN ")
-    path = statement.copy_data.path
-    if not in_file or {*"\r\n"} & {*statement.text, *path}:
-        yield _bytes(f"SELECT {quoting.dollar(statement.text)} \\gexec\n")
-        yield from statement.copy_data.chunks()
+    data = statement.copy_data
+    if not in_file:
+        yield _bytes(_run(statement.text))
+        yield from data.chunks()
         yield b"\\.\n"
         return
-    header = ", HEADER)" if statement.copy_data.skip else ")"
+    target, _, options = statement.text.rpartition(" FROM STDIN ")
+    options = f"{options[:-1]}, HEADER)" if data.skip else options
+    if {*"\r\n"} & {*statement.text}:
+        path = in_file(_bytes(_run(f"{target} FROM STDIN {options}")), data.head(), *data.chunks())
+        yield _bytes(_include(path))
+        return
+    copies = {*"\r\n"} & {*data.path} or not data.is_plain()
+    path = in_file(data.head(), *data.chunks()) if copies else data.path
     quoted = path.replace("'", "''")
-    yield _bytes(f"\\copy {target[5:]} FROM '{quoted}' {options[:-1]}{header}\n")
+    yield _bytes(f"\\copy {target[5:]} FROM '{quoted}' {options}\n")
+
+
+def _run(text):
+    return f"SELECT {quoting.dollar(text)} \\gexec\n"
+
+
+def _include(path):
+    quoted = path.replace("\\", "\\\\").replace("'", "\\'")
+    return f"\\i '{quoted}'\n"
 
 
 def _statement_text(statement, in_file):
     """What makes psql run a statement whole or not at all, with its data where it is a COPY; see `stream_text`."""
-    text = f"SELECT {quoting.dollar(statement.text)} \\gexec\n"
+    text = _run(statement.text)
     if statement.copy_data is None:
         return text
     csv = "csv" in statement.text.lower()
@@ -103,8 +119,7 @@ def _statement_text(statement, in_file):
         return text + _copy_lines(statement.copy_data, csv)
     # psql before 18 sends the line \\. on, which a server from 18 takes for a row of CSV. The end of a file ends the
     # data without it.
-    path = in_file(text + statement.copy_data).replace("\\", "\\\\").replace("'", "\\'")
-    return f"\\i '{path}'\n"
+    return _include(in_file(_bytes(text + statement.copy_data)))
 
 
 def _opening(texts):
@@ -261,7 +276,7 @@ class PsqlSession:
                 ahead.append(unit)
                 while len(ahead) >= UNITS_AHEAD:
                     yield self._finish(ahead.pop(0))
-        except Unreachable:
+        except (Unreachable, FileFailure):
             # What was sent before runs on: it is heard to its end before this is told.
             while ahead:
                 yield self._finish(ahead.pop(0))
@@ -282,15 +297,15 @@ class PsqlSession:
         while len(self._pending) > MOST_PENDING and not stdin.closed and self._pump():
             pass
 
-    def _write_file(self, text):
-        """Write `text` to a new file, for us alone, and return its path; it is removed with the session."""
+    def _write_file(self, *pieces):
+        """Write bytes to a new file, for us alone, and return its path; it is removed with the session."""
         folder = os.environ.get("TMPDIR") or "/tmp"
         path = os.path.join(folder, f"{self._mark}_{len(self._files)}")
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             self._files.append(path)
             with os.fdopen(handle, "wb") as file:
-                file.write(text.encode())
+                file.writelines(pieces)
         except OSError as error:
             hint = "set TMPDIR to a folder with space"
             raise Unreachable(f"{folder} cannot be written: {error.strerror}", hint) from None

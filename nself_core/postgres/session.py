@@ -22,24 +22,84 @@ its place.
 DATA_CHUNK = 1 << 16
 
 
-class DataFile(namedtuple("DataFile", "path skip")):
-    """A COPY's data that stays in its file until it is sent: `path`, and how many bytes at its head are none of it."""
+# This line alone ends the data for psql before 18 and for a server before 18, in CSV too, for psql even inside quotes;
+# what follows it psql would take for commands.
+END_LINE = b"\\."
+
+
+class DataFile(namedtuple("DataFile", "path skip file", defaults=(None,))):
+    """A COPY's data in CSV that stay in their file until they are sent.
+
+    `path`; `skip`, how many bytes at its head are none of them; `file`, the path as people write it, for failures.
+    """
 
     __slots__ = ()
 
+    def head(self):
+        """The bytes that are skipped. Raises FileFailure where it cannot be read."""
+        with self._open() as stream:
+            return stream.read(self.skip)
+
     def chunks(self):
-        """Its bytes in pieces, with a line end at the end. Raises FileFailure where it cannot be read."""
-        last = b"\n"
-        try:
-            with open(self.path, "rb") as stream:
-                stream.seek(self.skip)
-                while piece := stream.read(DATA_CHUNK):
-                    last = piece
-                    yield piece
-        except OSError as error:
-            raise FileFailure(f"cannot be read: {error.strerror}", file=self.path) from None
-        if not last.endswith((b"\n", b"\r")):
+        """Its bytes in pieces, with a line end at the end, and without a line that could be read as their end.
+
+        Raises FileFailure where it cannot be read, and for a NUL, at which psql would drop the rest of the line.
+        """
+        inside, last = False, b"\n"
+        for lines in self._lines():
+            last = b"".join(lines)
+            if END_LINE in last:
+                last = b"".join(_guarded(lines, inside))
+            inside ^= last.count(b'"') % 2 == 1
+            yield last
+        if not last.endswith(b"\n"):
             yield b"\n"
+
+    def is_plain(self):
+        """Whether `chunks` would send it as it is. Raises as `chunks` does."""
+        return not any(_is_end(line) for lines in self._lines() for line in lines if line[:2] == END_LINE)
+
+    def _lines(self):
+        """Lists of lines, about DATA_CHUNK bytes each."""
+        with self._open() as stream:
+            number = stream.read(self.skip).count(b"\n")
+            try:
+                while lines := stream.readlines(DATA_CHUNK):
+                    self._check(lines, number)
+                    number += len(lines)
+                    yield lines
+            except OSError as error:
+                raise self._unreadable(error) from None
+
+    def _check(self, lines, number):
+        place = next((place for place, line in enumerate(lines, number + 1) if b"\0" in line), None)
+        if place is not None:
+            raise FileFailure("a NUL byte cannot stand in a text", file=self.file or self.path, line=place)
+
+    def _open(self):
+        try:
+            return open(self.path, "rb")
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error):
+        return FileFailure(f"cannot be read: {error.strerror}", file=self.file or self.path)
+
+
+def _is_end(line):
+    return line.rstrip(b"\r\n") == END_LINE
+
+
+def _guarded(lines, inside):
+    """The lines, those that would end the data written so that they do not: the value that they stand for is the same.
+
+    Argument: `inside`, whether the first begins within a quoted value, which then is closed for the backslash.
+    """
+    for line in lines:
+        if _is_end(line):
+            line = (b'"\\".' if inside else b'"\\."') + line[2:]
+        inside ^= line.count(b'"') % 2 == 1
+        yield line
 
 
 Done = namedtuple("Done", "label notices")

@@ -13,6 +13,7 @@ head ends with the first line that is neither empty nor such a comment.
 
 from __future__ import annotations
 
+import re
 from collections import namedtuple
 
 from nself_core.environments import env_name
@@ -54,7 +55,7 @@ def read_head(text, comment, file):
     FileFailure with the line for a directive that is not known or has no value where it wants one.
     """
     found: dict = {name: [] for name in NAMES.values()}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(re.split("\r\n|\r|\n", text), 1):
         said = line.strip()
         if said.startswith(comment):
             _read_line(said[len(comment) :].strip(), number, found, file)
@@ -72,7 +73,8 @@ def read_head(text, comment, file):
 
 def _read_line(said, number, found, file):
     if said.startswith(MARK):
-        word, _, value = said[len(MARK) :].partition(" ")
+        word, *value = said[len(MARK) :].split(None, 1) or [""]
+        value = "".join(value)
         name = NAMES.get(word.rstrip(":").lower())
         if name is None:
             raise FileFailure(f"{MARK}{word} is not a directive", _near(word), file=file, line=number)
@@ -84,7 +86,7 @@ def _read_line(said, number, found, file):
     value = value.strip()
     if name in FLAGS and value:
         raise FileFailure(f"{MARK}{name} takes no value", file=file, line=number)
-    if name not in FLAGS and not value:
+    if name not in FLAGS and not value.strip(", "):
         raise FileFailure(f"{MARK}{name} says nothing", file=file, line=number)
     found[name].append(Said(value, number))
 

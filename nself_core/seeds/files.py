@@ -100,7 +100,8 @@ def _paths(folder, shown):
 
 def _is_seed(name):
     low = name.lower()
-    return name[0] not in "._" and low not in NOT_SEEDS and not low.endswith(".d.ts") and _kind(name) is not None
+    is_own = name[0] in "._" or low in NOT_SEEDS or low.endswith((".d.ts", ".d.mts"))
+    return not is_own and _kind(name) is not None
 
 
 def _kind(name):

@@ -33,11 +33,10 @@ def find_edges(declared, fills, keys):
     Arguments: `declared`, pairs of files (before, after); `fills`, file -> set of (schema, name) of the tables that it
     fills; `keys`, ForeignKeys.
     """
+    edges = sorted((*_declared_edges(declared), *_key_edges(fills, keys)), key=lambda edge: (-edge.strength, edge))
     strongest: dict = {}
-    for edge in (*_declared_edges(declared), *_key_edges(fills, keys)):
-        known = strongest.get(edge[:2])
-        if known is None or known.strength < edge.strength:
-            strongest[edge[:2]] = edge
+    for edge in edges:
+        strongest.setdefault(edge[:2], edge)
     return sorted(strongest.values())
 
 

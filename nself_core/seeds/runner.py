@@ -12,12 +12,21 @@ from nself_core.failures import Failure, Interrupted, SeedFailed, Unreachable
 from nself_core.output import Report, Table
 from nself_core.postgres.errors import connection_failure, failure_of
 from nself_core.postgres.session import CLOSING, ConnectionLost, DataFile, StatementFailed
+from nself_core.processes import ignore_interrupts
 from nself_core.seeds import ledger
+from nself_core.seeds.scripts import CsvData
 from nself_core.seeds.survey import is_done, load
 from nself_core.sql.quoting import identifier, literal
 
 INTEGERS = ("smallint", "integer", "bigint")
-COPY_LINE = r"^COPY .*?, line (\d+)"
+# Behind the number comes the column or the line itself; the table's name may hold anything.
+COPY_LINE = r"^COPY .*?, line (\d+)(?:, column |: \"|$)"
+# What helps a migration in these cases is no way out for a seed.
+HINTS = {
+    "2D000": "a seed runs in one transaction: leave COMMIT and ROLLBACK out of what it calls",
+    "25001": "a seed runs in one transaction: put what cannot be in one into a migration",
+    "55P04": "a new enum value can be used only after it is committed: add it in a migration",
+}
 
 Options = namedtuple("Options", "env lock_wait changed tell")
 Options.__doc__ = """How a run is made.
@@ -36,14 +45,18 @@ def run(database, steps, options):
     works, facts = [step.work[0] for step in steps], steps[0].work[1]
     done: list = []
     process: dict = {}
+    before: dict = {}
     try:
         process = lock.take_lock(database, options.lock_wait, options.tell)
         _make_table(database)
-        for work in _perform(database, _left(database, works, options), facts, options):
+        before = ledger.read_records(database)
+        if options.changed:
+            works = [work for work in works if not is_done(work, before)]
+        for work in _perform(database, works, facts, options):
             done.append(work)
             options.tell(f"ran {work.seed.file} ({len(done)} of {len(works)})")
     except KeyboardInterrupt:
-        raise _stopped(database, process, done) from None
+        raise _stopped(database, process, works, before, done) from None
     except Failure as failure:
         failure.data = {**_data(done), **(failure.data or {})}
         if done:
@@ -58,13 +71,6 @@ def _make_table(database):
         raise Unreachable(f"{database.where} is a standby, which takes no changes", "connect to the primary")
     if not facts["seeds"]:
         database.execute("BEGIN", *ledger.SQL_CREATE, "COMMIT")
-
-
-def _left(database, works, options):
-    if not options.changed:
-        return works
-    records = ledger.read_records(database)
-    return [work for work in works if not is_done(work, records)]
 
 
 def _perform(database, works, facts, options):
@@ -90,15 +96,15 @@ def unit(work, facts, env):
 def sql_sequences(tables):
     """The statements that move each column's own sequence past the numbers that rows have brought along.
 
-    One that counts downwards is left alone. Sequences do not go back with a transaction, so they are only ever moved
-    forward.
+    One that counts downwards is left alone, and one that cannot get there. Sequences do not go back with a transaction,
+    so they are only ever moved forward.
     """
     return tuple(
         f"SELECT pg_catalog.setval({literal(column.sequence)}, rows.last) "
         f"FROM (SELECT pg_catalog.max({identifier(column.name)})::bigint AS last FROM {table.sql}) AS rows, "
         f"{column.sequence} AS own, pg_catalog.pg_sequence AS q "
         f"WHERE q.seqrelid = {literal(column.sequence)}::pg_catalog.regclass AND q.seqincrement > 0 "
-        "AND (rows.last > own.last_value OR rows.last = own.last_value AND NOT own.is_called)"
+        "AND rows.last <= q.seqmax AND (rows.last > own.last_value OR rows.last = own.last_value AND NOT own.is_called)"
         for table in tables
         for column in table.columns
         if column.sequence and column.type in INTEGERS
@@ -121,17 +127,26 @@ def seed_failure(database, failed):
         return failure
     statement = script.statements[failed.index + len(transaction_settings(script.statements))]
     line, column = statement.line, statement.column
-    if isinstance(statement.copy_data, DataFile):
-        line, column = _data_line(error, work, database), None
-    return failure_of(error, database.where, statement.text, script.file, line, column, SeedFailed)
+    if work.data is not None:
+        line, column = _data_line(error, work, statement, database), None
+    failure = failure_of(error, database.where, statement.text, script.file, line, column, SeedFailed)
+    if work.data is not None:
+        failure.line, failure.column = line, None  # a place in SQL that we made is none in the file
+    failure.hint = HINTS.get(error.sqlstate, failure.hint)
+    return failure
 
 
-def _data_line(error, work, database):
-    """The line of a CSV file that the server speaks of; it counts from where the data begin that it was sent."""
-    found = re.search(COPY_LINE, error.context or "", re.MULTILINE)
-    if not found:
-        return 1
-    return int(found[1]) + (0 if database.session_reads_files else work.data.head_lines)
+def _data_line(error, work, statement, database):
+    """The line of a data file that the server speaks of, None where it names none.
+
+    In a CSV it counts from where the data begin that it was sent; of JSON it has got a batch of rows.
+    """
+    if not isinstance(work.data, CsvData):
+        return statement.line
+    if not isinstance(statement.copy_data, DataFile):
+        return None
+    found = re.search(COPY_LINE, error.context or "", re.MULTILINE | re.DOTALL)
+    return int(found[1]) + (0 if database.session_reads_files else work.data.head_lines) if found else None
 
 
 def _lost(where, lost):
@@ -141,21 +156,34 @@ def _lost(where, lost):
     return failure
 
 
-def _stopped(database, process, done):
-    """The failure of an interrupted run, its server process ended so that nothing sent ahead goes on."""
+def _stopped(database, process, works, before, done):
+    """The failure of an interrupted run, its server process ended so that nothing sent ahead goes on.
+
+    What had been sent ahead and was committed before that counts as done. `before`, the records at the run's start.
+    """
+    ignore_interrupts()  # an impatient second Ctrl-C would lose the account of what was done
     database.abandon()
+    warnings: tuple = ()
+    try:
+        if process:
+            if not lock.end_session(database, process):
+                warnings = (f"server process {process['pid']} has not ended yet",)
+            done = [*done, *_done_unheard(database, works[len(done) :], before)]
+    except Failure:
+        warnings = (f"server process {process['pid']} could not be ended",)
     interrupted = Interrupted(
         f"interrupted: {len(done)} seed{'' if len(done) == 1 else 's'} ran",
         "run the same command again, with --changed to leave out those that ran",
         data=_data(done),
     )
-    try:
-        ended = not process or lock.end_session(database, process)
-    except Failure:
-        ended = False
-    if not ended:
-        interrupted.warnings = (f"server process {process['pid']} has not ended yet",)
+    interrupted.warnings = warnings
     return interrupted
+
+
+def _done_unheard(database, works, before):
+    """Those of the works that have a new record, read as soon as the server process has ended."""
+    records = ledger.read_records(database)
+    return [work for work in works if records.get(work.seed.file) not in (None, before.get(work.seed.file))]
 
 
 def _data(done, rows=None):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import namedtuple
 
-from nself_core.failures import FileFailure, Refused
+from nself_core.failures import FileFailure
 from nself_core.postgres.session import DataFile
 from nself_core.seeds.files import CSV, JSON, PROGRAMS
 from nself_core.sql.lexer import Statement
@@ -38,14 +38,12 @@ def read_works(seeds, env, programs):
     """The Works of `seeds`, in their order, every file read.
 
     Arguments: `env`, the environment's name; `programs(seed, env)`, which runs a program and returns its Statements.
-    Raises FileFailure with file and line for the first that must not run, Refused for a destructive one in prod.
+    Raises FileFailure with file and line for the first that must not run.
     """
     return [_read_work(seed, env, programs) for seed in seeds]
 
 
 def _read_work(seed, env, programs):
-    if seed.head.destructive and env == "prod":
-        raise Refused(f"{seed.file} says that it is destructive, and this is prod; nothing was run")
     if seed.kind == CSV:
         return Work(seed, None, seed.checksum, (table_of(seed),), read_csv(seed))
     if seed.kind == JSON:
@@ -59,12 +57,22 @@ def _read_work(seed, env, programs):
 def _script(seed, checksum, env, programs):
     if seed.kind in PROGRAMS:
         return read_made_script(programs(seed, env), seed.file, checksum)
-    script = read_script(seed.text, seed.file, checksum)
+    script = _sql_script(seed, checksum)
     if script.mode == NO_TRANSACTION:
         raise FileFailure(f"a seed runs in one transaction: {script.reason}", "put it into a migration", file=seed.file)
     if script.mode == SELF_TEST:
         raise FileFailure("the file ends in ROLLBACK, so it would leave nothing", file=seed.file)
     return script
+
+
+def _sql_script(seed, checksum):
+    try:
+        return read_script(seed.text, seed.file, checksum)
+    except FileFailure as failure:
+        # What helps a migration is no way out here.
+        if "no-transaction" in (failure.hint or ""):
+            failure.hint = "a seed runs in one transaction as it is: leave it out, or make two seeds of the file"
+        raise
 
 
 def table_of(seed):
@@ -80,9 +88,10 @@ def read_csv(seed):
     head, head_lines = _csv_head(seed)
     skip = len(head)
     text = _decoded(head[3:] if head.startswith(b"\xef\xbb\xbf") else head, seed)
-    columns = tuple(next(csv.reader(text.splitlines(keepends=True)), ()))
+    csv.field_size_limit(2**31 - 1)
+    columns = tuple(next(csv.reader([text]), ()))
     _check_columns(columns, seed)
-    return CsvData(columns, DataFile(seed.path, skip), head_lines)
+    return CsvData(columns, DataFile(seed.path, skip, seed.file), head_lines)
 
 
 def _csv_head(seed):
@@ -110,7 +119,9 @@ def _decoded(data, seed):
 
 def _check_columns(columns, seed):
     place = {"file": seed.file, "line": 1}
-    if not columns or not all(columns):
+    if not columns:
+        raise FileFailure("it is empty: its first line names the columns", **place)
+    if not all(columns):
         raise FileFailure("its first line does not name a column for every value", **place)
     doubled = next((column for column in columns if columns.count(column) > 1), None)
     if doubled is not None:
@@ -124,9 +135,11 @@ def read_json(seed):
     """
     text = seed.text
     batches: list = []
+    line, counted = 1, 0
     for start, end, keys in _objects(text, seed):
         if not (batches and batches[-1].takes(keys, end - start)):
-            batches.append(_Batch(keys, _line(text, start)))
+            line, counted = line + text.count("\n", counted, start), start
+            batches.append(_Batch(keys, line))
         batches[-1].add(text[start:end])
     return JsonData([(batch.columns, batch.text, batch.line) for batch in batches])
 
@@ -156,7 +169,8 @@ class _Batch:
 
 def _objects(text, seed):
     """(start, end, keys in order) of each object of the array that `text` is."""
-    decoder = json.JSONDecoder(object_pairs_hook=_pairs)
+    # Only the keys are wanted: a number of any length stays a text.
+    decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=str, parse_float=str)
     place = _skip_space(text, 0)
     if text[place : place + 1] != "[":
         raise _not_json(text, place, "it is not an array of rows: it does not begin with [", seed)
@@ -167,6 +181,8 @@ def _objects(text, seed):
         except ValueError as error:
             position = error.pos if isinstance(error, json.JSONDecodeError) else place
             raise _not_json(text, position, getattr(error, "msg", str(error)), seed) from None
+        except RecursionError:
+            raise _not_json(text, place, "values stand in values too deep", seed) from None
         if not isinstance(found, _Pairs) or not found:
             raise _not_json(text, place, "a row is an object with at least one column: {column: value}", seed)
         yield place, end, tuple(sorted(found))
@@ -209,8 +225,8 @@ def with_statements(work, table, is_empty):
     """The Work of a data file with its Script, which loads it into `table`.
 
     Rows that are there already stay as they are: a table that holds rows takes only those that no unique constraint
-    refuses, and where it has none, those that no row equals. `is_empty` says that there is nothing to look at, and a
-    CSV goes straight in.
+    refuses and that no row there equals in all that the file says of it. `is_empty` says that there is nothing to look
+    at: then a CSV goes straight in where it can, and rows of the file that refuse one another are told.
     """
     load = _csv_statements if isinstance(work.data, CsvData) else _json_statements
     statements = tuple(load(work, table, is_empty))
@@ -222,17 +238,17 @@ def with_statements(work, table, is_empty):
 
 
 def check_columns(work, table):
-    """Raise FileFailure where the data file has a column that the table has not."""
-    known = {column.name for column in table.columns}
+    """Raise FileFailure where the data file has a column that the table has not, or computes itself."""
+    known = {column.name for column in table.columns if not column.generated}
     data = work.data
     heads = [(data.columns, 1)] if isinstance(data, CsvData) else [(columns, line) for columns, _, line in data.batches]
     for columns, line in heads:
         strange = [column for column in columns if column not in known]
         if strange:
             hint = f"its columns are {', '.join(sorted(known))}"
-            raise FileFailure(
-                f"{table.shown} has no column {' and '.join(strange)}", hint, file=work.seed.file, line=line
-            )
+            computed = {column.name for column in table.columns} & {*strange}
+            what = f"computes {min(computed)} itself" if computed else f"has no column {' and '.join(strange)}"
+            raise FileFailure(f"{table.shown} {what}", hint, file=work.seed.file, line=line)
 
 
 def _made(text, line, copy_data=None):
@@ -241,13 +257,13 @@ def _made(text, line, copy_data=None):
 
 def _csv_statements(work, table, is_empty):
     columns = _columns(work.data.columns)
-    if is_empty:
+    if is_empty and table.copies:
         yield _made(_copy(table.sql, columns), 1, work.data.file)
         return
     stage = "CREATE TEMPORARY TABLE nself_rows ON COMMIT DROP"
     yield _made(f"{stage} AS SELECT {columns} FROM {table.sql} WITH NO DATA", 1)
     yield _made(_copy(STAGE, columns), 1, work.data.file)
-    yield _made(_insert_missing(table, work.data.columns, STAGE), 1)
+    yield _made(_insert(table, work.data.columns, STAGE, is_empty), 1)
     yield _made(f"DROP TABLE {STAGE}", 1)
 
 
@@ -262,13 +278,19 @@ def _columns(names, prefix=""):
 def _json_statements(work, table, is_empty):
     for columns, text, line in work.data.batches:
         source = f"pg_catalog.json_populate_recordset(NULL::{table.sql}, {literal(text)})"
-        yield _made(_insert_missing(table, columns, source), line)
+        yield _made(_insert(table, columns, source, is_empty), line)
 
 
-def _insert_missing(table, columns, source):
-    """INSERT of the rows of `source` that are not there yet, with the values they give for identity columns."""
+def _insert(table, columns, source, is_empty):
+    """INSERT of the rows of `source`, with the values they give for identity columns; see `with_statements`."""
     insert = f"INSERT INTO {table.sql} ({_columns(columns)}) OVERRIDING SYSTEM VALUE SELECT {_columns(columns, 'new.')}"
-    if table.unique:
-        return f"{insert} FROM {source} AS new ON CONFLICT DO NOTHING"
-    same = f"ROW({_columns(columns, 'present.')})::pg_catalog.text = ROW({_columns(columns, 'new.')})::pg_catalog.text"
-    return f"{insert} FROM {source} AS new WHERE NOT EXISTS (SELECT FROM {table.sql} AS present WHERE {same})"
+    text = f"{insert} FROM {source} AS new"
+    if is_empty:
+        return text
+    settles = table.unique and not table.deferrable
+    has_key = bool(table.primary_key) and {*table.primary_key} <= {*columns}
+    if not (settles and has_key):
+        told = table.primary_key if has_key else columns
+        rows = (f"ROW({_columns(told, prefix)})::pg_catalog.text" for prefix in ("present.", "new."))
+        text += f" WHERE NOT EXISTS (SELECT FROM {table.sql} AS present WHERE {' = '.join(rows)})"
+    return f"{text} ON CONFLICT DO NOTHING" if settles else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 from nself_core.catalogue import find_tables
-from nself_core.failures import CheckFailed, FileFailure
+from nself_core.failures import CheckFailed, FileFailure, Refused
 from nself_core.plan import Plan, Step
 from nself_core.seeds import ledger, order
 from nself_core.seeds.files import choose, find_dependency, find_seeds, is_for
@@ -72,15 +72,19 @@ def _check_data(works, facts):
 def load(database, works, facts):
     """The works with the statements of their data files, which depend on whether a table holds rows already.
 
-    One query asks it of all of them.
+    One query asks it of all of them. What a seed calls, and a trigger, may fill any table: behind such a seed each may
+    hold rows.
     """
     tables = {facts.tables[work.fills[0]].key: facts.tables[work.fills[0]] for work in works if work.data is not None}
     holding = _holding(database, tables)
-    loaded = []
+    loaded, is_sure = [], True
     for work in works:
         if work.data is not None:
             table = facts.tables[work.fills[0]]
-            work = with_statements(work, table, table.key not in holding)
+            work = with_statements(work, table, is_sure and table.key not in holding)
+            is_sure = is_sure and not table.triggers
+        else:
+            is_sure = False
         loaded.append(work)
         holding |= tables_of(work, facts)
     return loaded
@@ -95,9 +99,14 @@ def _holding(database, tables):
     return {keys[row["number"]] for row in database.rows(" UNION ALL ".join(texts)) if row["holds"]}
 
 
-def plan_run(found, database, changed):
-    """The Plan of `seed run`; `changed`, whether only new and edited seeds run."""
+def plan_run(found, database, changed, env):
+    """The Plan of `seed run`.
+
+    Arguments: `changed`, whether only new and edited seeds run; `env`, the environment's name. Raises Refused where
+    that is prod and a seed says that it is destructive.
+    """
     works = found.works
+    _refuse_destructive(works, env)
     if changed:
         records = ledger.read_records(database)
         works = [work for work in works if not is_done(work, records)]
@@ -118,6 +127,12 @@ def plan_after_reset(settings, programs):
     works = read_works(choose(listing, settings), settings.env, programs)
     steps = [Step("seed", f"run {work.seed.file}", work.script and _shown(work), "transaction") for work in works]
     return Plan(steps, warnings=list(listing.warnings) if works else ())
+
+
+def _refuse_destructive(works, env):
+    for work in works:
+        if work.seed.head.destructive and env == "prod":
+            raise Refused(f"{work.seed.file} says that it is destructive, and this is prod; nothing was run")
 
 
 def is_done(work, records):

@@ -6,6 +6,7 @@ that dry-run, verify and rollback hold for it too. Its values come as values and
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from nself_core import processes
 from nself_core.failures import FileFailure, Unreachable, UsageFailure
 from nself_core.seeds.files import TYPESCRIPT
 from nself_core.seeds.harness import SOURCE
-from nself_core.sql.lexer import split
+from nself_core.sql.lexer import split, tokens
 from nself_core.sql.quoting import array_text, identifier, literal
 
 RUNTIMES = ("node", "deno", "bun", "tsx")
@@ -33,7 +34,11 @@ STRIP_OPTION = "--experimental-strip-types"
 
 # All that a seed's process has of our environment.
 KEPT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "TZ", "USER", "DENO_DIR", "XDG_CACHE_HOME")
+PLAIN = {"NO_COLOR": "1"}  # deno colours what its errors say, pipe or not
 VERSION_SECONDS = 30
+MOST_DIGITS = 4000
+# What stands for a value where a template is looked at alone; its E would join a name right before it.
+PLACE = "E'x'"
 
 
 class Programs:
@@ -81,20 +86,27 @@ class _Script:
     """The harness in a file of its own while it runs."""
 
     def __enter__(self):
-        self._folder = os.path.join(os.environ.get("TMPDIR") or "/tmp", f"nself-db-{os.urandom(9).hex()}")
-        os.mkdir(self._folder, 0o700)
+        base = os.path.abspath(os.environ.get("TMPDIR") or "/tmp")
+        self._folder = os.path.join(base, f"nself-db-{os.urandom(9).hex()}")
         self._path = os.path.join(self._folder, "seed.mjs")
-        with open(self._path, "w", encoding="utf-8") as file:
-            file.write(SOURCE)
+        try:
+            os.mkdir(self._folder, 0o700)
+            with open(self._path, "w", encoding="utf-8") as file:
+                file.write(SOURCE)
+        except OSError as error:
+            self.__exit__()
+            hint = "set TMPDIR to a folder with space"
+            raise Unreachable(f"{base} cannot be written: {error.strerror}", hint) from None
         return self._path
 
     def __exit__(self, *_):
-        os.unlink(self._path)
-        os.rmdir(self._folder)
+        import shutil  # loaded with subprocess, which has run the seed
+
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _environment(environ):
-    return {name: environ[name] for name in KEPT if name in environ}
+    return {**{name: environ[name] for name in KEPT if name in environ}, **PLAIN}
 
 
 def find_runtime(settings, types):
@@ -102,12 +114,13 @@ def find_runtime(settings, types):
 
     Argument: `types`, whether it must understand TypeScript. Raises Unreachable where there is none.
     """
+    env = _environment(settings.environ)
     chosen = settings.get("SEED_RUNTIME")
     if chosen:
-        return _chosen_runtime(chosen, types)
+        return _chosen_runtime(chosen, types, settings.root, env)
     reasons = []
     for name in RUNTIMES:
-        words, reason = _try_runtime([name], name, types)
+        words, reason = _try_runtime([name], types, env)
         if words:
             return words
         reasons.append(f"{name} {reason}")
@@ -117,24 +130,34 @@ def find_runtime(settings, types):
     )
 
 
-def _chosen_runtime(chosen, types):
-    words = shlex.split(chosen)
+def _chosen_runtime(chosen, types, root, env):
+    try:
+        words = shlex.split(chosen)
+    except ValueError as error:
+        raise UsageFailure(f"SEED_RUNTIME is {chosen}, which cannot be read: {error}") from None
     if not words:
         raise UsageFailure("SEED_RUNTIME names no program")
-    kind = os.path.splitext(os.path.basename(words[0]))[0]
-    found, reason = _try_runtime(words, kind, types)
+    if os.sep in words[0]:
+        words[0] = os.path.join(root, words[0])  # the seed runs in a folder of its own
+    found, reason = _try_runtime(words, types, env)
     if not found:
         raise Unreachable(f"SEED_RUNTIME is {chosen}, which {reason}", "name another, or leave it unset")
     return found
 
 
-def _try_runtime(words, kind, types):
-    """(the whole command, "") of a runtime that works, or (None, why not)."""
+def _try_runtime(words, types, env):
+    """(the whole command, "") of a runtime that works, or (None, why not).
+
+    Words behind the program are its own arguments, and then they are all it gets, save what Node.js needs for types.
+    """
     path = words[0] if os.sep in words[0] else processes.find_program(words[0])
     if not path:
         return None, "is not installed"
+    kind = os.path.splitext(os.path.basename(words[0]))[0]
+    # What starts another program (npx tsx) is asked for that one's version.
+    asked = words[1:] if kind not in ARGUMENTS else []
     try:
-        told = processes.run([path, *words[1:], "--version"], timeout=VERSION_SECONDS)
+        told = processes.run([path, *asked, "--version"], env, timeout=VERSION_SECONDS)
     except Unreachable:
         return None, "does not start"
     if told.code:
@@ -142,7 +165,7 @@ def _try_runtime(words, kind, types):
     extra = _node_options(told.out, types) if kind == "node" else ()
     if extra is None:
         return None, f"{told.out.strip()} does not take types off"
-    return [path, *words[1:], *ARGUMENTS.get(kind, ()), *extra], ""
+    return [path, *(words[1:] or ARGUMENTS.get(kind, ())), *extra], ""
 
 
 def _node_options(told, types):
@@ -165,7 +188,7 @@ def _statements(messages, seed, done):
     last = messages[-1] if messages else {}
     if last.get("t") == "error":
         raise FileFailure(last["v"], None, file=seed.file, line=last["line"], column=last["column"])
-    if last.get("t") != "end":
+    if last.get("t") != "end" or last["count"] != len(messages) - 1:
         lines = [line for line in done.err.splitlines() if line.strip()]
         raise FileFailure(
             f"the program ended with {done.code} before its last statement",
@@ -178,11 +201,10 @@ def _statements(messages, seed, done):
 
 def _made(message, file):
     """The Statements of one template, usually one, where they stand in the seed."""
-    text = render(message)
     line, column = message["line"], message["column"]
     try:
-        statements = split(text, file)
-    except FileFailure as failure:
+        statements = split(render(message), file)
+    except (FileFailure, UsageFailure) as failure:
         raise FileFailure(failure.message, failure.hint, file=file, line=line, column=column) from None
     return [_placed(statement, line, column) for statement in statements]
 
@@ -201,6 +223,7 @@ def render(message):
     """The SQL of one message of the harness: its template with each value as a constant between the parts."""
     kind = message["t"]
     if kind == "sql":
+        _check_places(tuple(message["parts"]))
         values = [render(value) for value in message["values"]]
         return "".join(part + value for part, value in zip(message["parts"], [*values, ""]))
     if kind == "name":
@@ -212,6 +235,21 @@ def render(message):
     return literal(_value(message))
 
 
+@functools.lru_cache(maxsize=256)
+def _check_places(parts):
+    """Raise FileFailure where a value would stand inside quotes or in a comment, and so not be read as a value."""
+    text = parts[0]
+    places = []
+    for part in parts[1:]:
+        places.append(len(text))
+        text += PLACE + part
+    if not {*places} <= {token.offset for token in tokens(text) if token.text == PLACE}:
+        raise FileFailure(
+            "a value stands inside quotes, in a comment, or right behind a name",
+            "it gets its own quotes: write ${value} by itself, and a name as ${sql.id(name)}",
+        )
+
+
 def _value(message):
     if message["t"] == "number":
         return _number(message["v"])
@@ -219,9 +257,12 @@ def _value(message):
 
 
 def _number(text):
-    """A JavaScript number or BigInt, to the last digit; NaN and the infinities are texts for Postgres."""
+    """A JavaScript number or BigInt, to the last digit; NaN and the infinities are texts for Postgres.
+
+    So is a whole number of more digits than Python makes one of.
+    """
     if text.lstrip("-").isdecimal():
-        return int(text)
+        return int(text) if len(text) <= MOST_DIGITS else text
     return text if text in ("NaN", "Infinity", "-Infinity") else float(text)
 
 

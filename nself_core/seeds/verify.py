@@ -8,7 +8,7 @@ no rollback takes back, may have gaps.
 from __future__ import annotations
 
 from nself_core.bookkeeping.proof import NOTICE_DEATH, RESET_SESSION
-from nself_core.bookkeeping.units import timeouts
+from nself_core.bookkeeping.units import timeouts, transaction_settings
 from nself_core.output import Report, Table
 from nself_core.postgres.errors import connection_failure
 from nself_core.postgres.session import ConnectionLost, StatementFailed, Unit
@@ -56,8 +56,9 @@ def _check_one(database, work, tables, twice):
 
 def _findings(database, work, tables, twice):
     session = database.session()
-    begin = (work.script.begin_text or "BEGIN", *timeouts(work.script, "SET LOCAL"), f"SELECT {NOTICE_DEATH}")
-    session.execute(*begin)
+    settings = (statement.text for statement in transaction_settings(work.script))
+    begin = (work.script.begin_text or "BEGIN", *settings, *timeouts(work.script, "SET LOCAL"))
+    session.execute(*begin, f"SELECT {NOTICE_DEATH}")
     before = _count(session, tables)
     counts = [before]
     for _ in range(2 if twice else 1):
@@ -73,8 +74,10 @@ def _findings(database, work, tables, twice):
 
 
 def _run(session, work):
-    closing = ("SET CONSTRAINTS ALL IMMEDIATE", "SET LOCAL SESSION AUTHORIZATION DEFAULT", "SET LOCAL ROLE NONE")
-    for _ in session.perform([Unit(work, (), work.script.statements, closing)]):
+    # As behind a run: neither the second one nor what is asked then depends on what the seed has set.
+    closing = ("SET CONSTRAINTS ALL IMMEDIATE", *RESET_SESSION)
+    statements = work.script.statements[len(transaction_settings(work.script)) :]
+    for _ in session.perform([Unit(work, (), statements, closing)]):
         pass
 
 
