@@ -86,10 +86,10 @@ def test_interrupts_while_a_template_and_a_clone_are_made(plain_project, driver)
     words = ["fixtures", "run", "--fixture", "one", "--driver", driver, "--", sys.executable, "-c", "pass"]
     plain_project.run(*words).ok()
     try:
-        for number in range(12):
+        for number in range(7):
             plain_project.database.server.drop_database(template)
             process = plain_project.start(*words)
-            time.sleep(0.1 + number * 0.05)
+            time.sleep(0.15 + number * 0.08)
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=30)
             assert [name for name in databases(plain_project) if name != template] == [], number
