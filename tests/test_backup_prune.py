@@ -78,7 +78,7 @@ def test_weeks_and_months_at_the_turn_of_the_year():
 
 
 def settings(**values):
-    return SimpleNamespace(integer=lambda name: values.get(name))
+    return SimpleNamespace(integer=values.get)
 
 
 def test_options_count_before_settings_and_nothing_is_usage():

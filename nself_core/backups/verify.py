@@ -20,8 +20,9 @@ from nself_core.output import Report, Table
 from nself_core.postgres.tools import ToolFailed, failure_of_tool, host_command, offline_command, stream
 
 GOOD, DAMAGED, UNKNOWN = "good", "damaged", "without manifest"
-# What pg_dump writes behind everything else, since August 2025 with a \\unrestrict.
-LAST_WORDS = re.compile(rb"\n-- PostgreSQL database dump complete\n--\n\s*(\\unrestrict \w+\s*)?\Z")
+# What pg_dump writes behind everything else; since August 2025 it gives at the end the word it gave at the head, too.
+LAST_WORDS = re.compile(rb"\n-- PostgreSQL database dump complete\n--\s+(?:\\unrestrict (\w+)\n\s*)?\Z")
+FIRST_WORD = re.compile(rb"^\\restrict (\w+)$", re.MULTILINE)
 # pg_restore's words for a dump that is newer than it, or compressed by what it was built without.
 UNABLE = ("unsupported version", "does not support compression")
 TAIL = 4096
@@ -116,14 +117,17 @@ def _reason(failure):
 def _read_plain(backup):
     """Why a plain dump is not whole: it ends before pg_dump's last words, or its gzip stream is damaged."""
     opened = gzip.open(backup.path, "rb") if backup.path.endswith(".gz") else open(backup.path, "rb")  # noqa: SIM115
-    tail = b""
+    head = tail = b""
     try:
         with opened as file:
+            head = tail = file.read(TAIL)
             while data := file.read(CHUNK):
                 tail = (tail + data)[-TAIL:]
     except (OSError, EOFError, zlib.error) as error:
         return f"it cannot be read to its end: {error}"
-    return None if LAST_WORDS.search(tail) else "it does not end with pg_dump's last words"
+    first, last = FIRST_WORD.search(head), LAST_WORDS.search(tail)
+    whole = last and (first is None or first[1] == last[1])
+    return None if whole else "it does not end with pg_dump's last words"
 
 
 def choose(folder, file):

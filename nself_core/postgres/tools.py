@@ -25,12 +25,14 @@ DEBIAN_FOLDER = "/usr/lib/postgresql"
 IN_CONTAINER = 'program=$1; shift; "$program" "$@"; code=$?; echo "nself-exit $code" >&2; exit $code'
 # A dump must not go on when we are gone, in a container neither, where the end of `docker exec` ends nothing. So a
 # shell waits for the end of its standard input, on which nothing ever comes, and then ends the program, which on
-# SIGTERM cancels what the server does for it.
+# SIGTERM cancels what the server does for it. The shell waits for all it has started: a process that is left to the
+# container's first one, which is Postgres, and then ended by a signal, is to Postgres a crash of its own.
 WATCHED = (
     'program=$1; shift; case ${program##*/} in pg_dump) echo "nself-program $("$program" --version)" >&2;; esac; '
     'exec 3<&0; "$program" "$@" 3<&- </dev/null & child=$!; '
     '(read -r line <&3; kill "$child") >/dev/null 2>&1 & guard=$!; '
-    'exec 3<&-; wait "$child"; code=$?; kill "$guard" 2>/dev/null; echo "nself-exit $code" >&2; exit $code'
+    'exec 3<&-; wait "$child"; code=$?; { kill "$guard"; wait "$guard"; } 2>/dev/null; '
+    'echo "nself-exit $code" >&2; exit $code'
 )
 TOLD_EXIT = re.compile(rb"^nself-exit (\d+)\s*\Z", re.MULTILINE)
 TOLD_PROGRAM = re.compile(r"^nself-program (.*)\n?", re.MULTILINE)
