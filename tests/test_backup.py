@@ -15,6 +15,9 @@ from bed.local_processes import host_programs
 from bed.servers import NASTY_NAME
 from psycopg import sql
 
+from nself_core.backups.folder import reserve
+from nself_core.backups.names import file_name
+
 FORMATS = ("custom", "plain", "directory")
 FILL = """
 CREATE TABLE "T a.b" (id int PRIMARY KEY, word text);
@@ -204,15 +207,29 @@ def test_progress_of_a_long_dump(plain_project):
     assert "dumped" in err, "a dump of more than a second tells how far it is"
 
 
-def test_what_pg_dump_warns_of_is_a_warning(plain_project):
-    plain_project.database.admin(
-        "CREATE TABLE a (id int PRIMARY KEY, b int); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a);"
-        "ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b"
-    )
-    path, _ = take(plain_project)
-    assert path.exists()
-    document = plain_project.run("backup", "--json").ok().json()
-    assert all("nself-" not in warning for warning in document["warnings"])
+def test_what_the_shell_beside_pg_dump_tells_us_is_told_to_nobody(plain_project):
+    outcome = plain_project.run("backup", "--json").ok()
+    assert outcome.json()["warnings"] == []
+    assert not {"nself-program", "nself-exit"} & {*outcome.err.split()}
+
+
+@pytest.mark.parametrize("ending", [".dump", ".dir"])
+def test_a_name_that_another_run_gives_in_the_same_moment_is_not_taken(tmp_path, monkeypatch, ending):
+    taken, real = tmp_path / file_name(0, None, ending), {name: getattr(os, name) for name in ("open", "mkdir")}
+
+    def late(name):
+        def make(path, *rest, **named):
+            if not taken.exists():
+                taken.write_text("of the other run")
+            return real[name](path, *rest, **named)
+
+        return make
+
+    for name in real:
+        monkeypatch.setattr(os, name, late(name))
+    name, part = reserve(str(tmp_path), 0, None, ending)
+    assert name == file_name(1, None, ending)
+    assert sorted(os.listdir(tmp_path)) == sorted([taken.name, os.path.basename(part)])
 
 
 # Names, roles, places.

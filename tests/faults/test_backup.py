@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -158,6 +159,38 @@ def test_stopped_container(new_project, own_container, form, end):
     assert project.run("backup").code == 2
     own_container.start()
     project.run("backup", "--verify").ok()
+
+
+def test_a_frozen_container_does_not_hold_the_program(new_project, own_container):
+    own_container.ensure_running()
+    project = new_project(Server("container", own_container))
+    docker = {**os.environ, "DOCKER_HOST": own_container.docker_host}
+    with in_mid_dump(project) as (process, _, _):
+        subprocess.run(["docker", "pause", own_container.name], env=docker, check=True, capture_output=True)
+        try:
+            process.send_signal(signal.SIGINT)
+            outcome = outcome_of(process, 30)
+        finally:
+            subprocess.run(["docker", "unpause", own_container.name], env=docker, check=True, capture_output=True)
+        wait_until_orphans_end(project.database, SECONDS)
+    assert outcome.code == 130, repr(outcome)
+    assert entries(project) == []
+
+
+@pytest.mark.parametrize("name", WAYS[::2])
+def test_interrupted_while_it_waits_for_a_table(new_project, name):
+    """pg_dump waits for a lock for ever, and so would its server process when nobody tells it."""
+    project = new_project(name)
+    project.database.admin(FILL)
+    with project.database.connect() as holder, project.database.connect() as watcher:
+        holder.execute("BEGIN; LOCK TABLE t")
+        process = project.start("backup")
+        wait_until(lambda: watcher.execute(SQL_AT_GATE).fetchone(), WAIT, lambda: f"{sessions(watcher)}")
+        process.send_signal(signal.SIGINT)
+        assert outcome_of(process).code == 130
+        wait_until_orphans_end(project.database, SECONDS)
+        holder.execute("ROLLBACK")
+    assert entries(project) == []
 
 
 def test_killed_at_random_points(new_project):
