@@ -37,15 +37,18 @@ def reserve(folder, seconds, label, ending):
         name = file_name(seconds, label, ending)
         part = os.path.join(folder, f".{name}{PART}")
         try:
-            if os.path.lexists(os.path.join(folder, name)):
-                raise FileExistsError
             if ending == ".dir":
                 os.mkdir(part, 0o700)
             else:
                 os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            return name, part
         except FileExistsError:
             seconds += 1
+            continue
+        # Looked for behind the part: whose part is ours now has given its name before it let go of it.
+        if not os.path.lexists(os.path.join(folder, name)):
+            return name, part
+        remove(part)
+        seconds += 1
 
 
 def give_name(part, path):
@@ -58,22 +61,34 @@ def give_name(part, path):
 
 
 def remove(path):
-    """Remove a file or a folder, and do nothing where there is none."""
+    """Remove a file or a folder, and do nothing where there is none. Raises OSError."""
     import shutil
 
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
-    elif os.path.lexists(path):
-        os.unlink(path)
+    try:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def sync(folder):
-    """Bring a folder's names to disk."""
+    """Bring a folder's names, or a file, to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def settle(folder):
+    """Make the files of a folder ours alone, and bring them to disk."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        os.chmod(path, 0o600)
+        sync(path)
+    sync(folder)
 
 
 class HashingFile:
@@ -100,6 +115,14 @@ class HashingFile:
     def hexdigest(self):
         """SHA-256 of what was written."""
         return self._digest.hexdigest()
+
+
+def is_intact(backup):
+    """Whether a Backup is as its manifest says, which it has. Reads all of it."""
+    try:
+        return measure(backup.path) == (backup.manifest["bytes"], backup.manifest["sha256"])
+    except OSError:
+        return False
 
 
 def measure(path):
@@ -133,9 +156,17 @@ def measure_folder(path):
 
 def list_backups(folder):
     """The Backups of a Folder, the newest first. A manifest that is damaged counts as none."""
-    names = os.listdir(folder.path) if os.path.isdir(folder.path) else []
-    found = [_backup(folder, name) for name in map(read_name, names) if name]
+    found = [_backup(folder, name) for name in map(read_name, _entries(folder)) if name]
     return sorted(found, key=lambda backup: (backup.name.seconds, backup.name.file), reverse=True)
+
+
+def _entries(folder):
+    try:
+        return os.listdir(folder.path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise FileFailure(f"cannot be read: {error.strerror}", file=folder.shown) from None
 
 
 def _backup(folder, name):
@@ -150,9 +181,13 @@ def _backup(folder, name):
 
 
 def _size(path):
-    if not os.path.isdir(path):
-        return os.path.getsize(path)
-    return sum(os.path.getsize(os.path.join(path, name)) for name in os.listdir(path))
+    """Bytes of a file or of a folder's files; 0 for what has gone meanwhile, or leads nowhere."""
+    try:
+        if not os.path.isdir(path):
+            return os.path.getsize(path)
+        return sum(os.path.getsize(os.path.join(path, name)) for name in os.listdir(path))
+    except OSError:
+        return 0
 
 
 def find_backup(folder, file):
@@ -167,13 +202,22 @@ def find_backup(folder, file):
     if name is None:
         form = f"2024-05-01T12:00:00_label{'|'.join(['.dump', '.sql', '.sql.gz', '.dir'])}"
         raise UsageFailure(f"{file} is not named as a backup is", f"its form is {form}")
-    place = os.path.abspath(path)
-    return _backup(Folder(os.path.dirname(place), os.path.dirname(path)), name)
+    place = os.path.dirname(os.path.abspath(path))
+    return _backup(Folder(place, folder.shown if place == folder.path else os.path.dirname(path)), name)
 
 
 def leftovers(folder, older_than):
     """Paths of hidden parts that a killed run has left, untouched since `older_than` (seconds since 1970)."""
-    names = os.listdir(folder.path) if os.path.isdir(folder.path) else []
+    names = _entries(folder)
     parts = [os.path.join(folder.path, name) for name in names if name.startswith(".") and name.endswith(PART)]
     manifests = [os.path.join(folder.path, name) for name in names if name.endswith(f"{MANIFEST}{PART}")]
-    return sorted(path for path in {*parts, *manifests} if os.path.getmtime(path) < older_than)
+    return sorted(path for path in {*parts, *manifests} if _touched(path) < older_than)
+
+
+def _touched(path):
+    """When something was last written there, or below it."""
+    below = [os.path.join(place, name) for place, _, names in os.walk(path) for name in names]
+    try:
+        return max(os.lstat(each).st_mtime for each in (path, *below))
+    except FileNotFoundError:
+        return float("inf")  # somebody is at work there

@@ -9,6 +9,8 @@ import json
 import os
 
 from nself_core import __version__
+from nself_core.backups.folder import PART, remove
+from nself_core.backups.names import MANIFEST
 from nself_core.failures import FileFailure
 
 FORM = 1  # of the manifest itself
@@ -19,6 +21,8 @@ SELECT pg_catalog.current_database() AS database,
        pg_catalog.current_setting('server_version') AS server,
        pg_catalog.current_setting('server_version_num')::int AS server_version,
        pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.datctype AS ctype,
+       pg_catalog.to_jsonb(d) ->> 'datlocprovider' AS locale_provider,
+       coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale') AS locale,
        pg_catalog.pg_get_userbyid(d.datdba) AS owner, d.datacl::text AS grants,
        pg_catalog.pg_database_size(d.oid) AS size_bytes,
        pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
@@ -27,7 +31,7 @@ SELECT pg_catalog.current_database() AS database,
                  FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase = d.oid), '[]') AS settings,
        coalesce((SELECT pg_catalog.json_object_agg(e.extname, e.extversion ORDER BY e.extname)
                  FROM pg_catalog.pg_extension e), '{}') AS extensions,
-       coalesce((SELECT pg_catalog.json_object_agg(n.nspname || '.' || c.relname, c.reltuples::bigint
+       coalesce((SELECT pg_catalog.json_object_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), c.reltuples::bigint
                                                    ORDER BY n.nspname, c.relname)
                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                  WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'), '{}')
@@ -62,15 +66,22 @@ def document(facts, details):
 
 def write_manifest(path, manifest):
     """Write it whole beside the backup at `path`. Raises OSError."""
-    target = f"{path}.json"
-    temporary = f"{target}.part"
+    temporary = f"{path}{MANIFEST}{PART}"
+    try:
+        _write(temporary, manifest)
+        os.replace(temporary, f"{path}{MANIFEST}")
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def _write(temporary, manifest):
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         json.dump(manifest, stream, indent=2, ensure_ascii=False)
         stream.write("\n")
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(temporary, target)
 
 
 def read_manifest(path):
@@ -81,8 +92,12 @@ def read_manifest(path):
             found = json.load(stream)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FileFailure(f"this manifest cannot be read: {error}", file=target) from None
     if not isinstance(found, dict) or found.get("nself_backup") != FORM:
         raise FileFailure("this is not the manifest of a backup of nself-db", file=target)
+    kinds = {"file": str, "bytes": int, "sha256": str, "database": str, "env": str}
+    wrong = [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]
+    if wrong:
+        raise FileFailure(f"this manifest does not say its {', '.join(wrong)}", file=target)
     return found

@@ -15,7 +15,7 @@ ENDINGS = {".dump": CUSTOM, ".sql": PLAIN, ".sql.gz": PLAIN, ".dir": DIRECTORY}
 MANIFEST = ".json"
 TIME_FORM = "%Y-%m-%dT%H:%M:%S"
 LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-NAME = re.compile(rf"(\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:_({LABEL}))??(\.dump|\.sql\.gz|\.sql|\.dir)")
+NAME = re.compile(rf"(\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:_({LABEL}))??(\.dump|\.sql\.gz|\.sql|\.dir)", re.ASCII)
 
 Name = namedtuple("Name", "file seconds label format")
 Name.__doc__ = "A backup's `file`, its time as `seconds` since 1970, its `label` or None, and its `format`."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import namedtuple
 
 from nself_core.backups import folder as folders
 from nself_core.backups.names import MANIFEST
-from nself_core.failures import UsageFailure
+from nself_core.failures import FileFailure, UsageFailure
 from nself_core.output import Report, bytes_text
 from nself_core.plan import Plan, Step
 
@@ -15,6 +16,9 @@ Keep = namedtuple("Keep", "last daily weekly monthly")
 Keep.__doc__ = (
     "How many to keep: of the newest, and one for each of so many days, weeks and months (UTC); None for none."
 )
+
+Leftover = namedtuple("Leftover", "path shown")
+Leftover.__doc__ = "What a run that was ended has left."
 
 SETTINGS = ("BACKUP_RETENTION_LAST", "BACKUP_RETENTION_DAILY", "BACKUP_RETENTION_WEEKLY", "BACKUP_RETENTION_MONTHLY")
 PERIODS = (("daily", "%Y-%m-%d"), ("weekly", "%G-%V"), ("monthly", "%Y-%m"))
@@ -55,19 +59,34 @@ def plan_prune(folder, settings, database_name, keep):
     """
     found = folders.list_backups(folder)
     ours = [backup for backup in found if _is_ours(backup, settings.env, database_name)]
-    kept = kept_files([backup.name for backup in ours], keep)
-    going = [backup for backup in ours if backup.name.file not in kept]
+    good, damaged = _split(ours, keep)
+    kept = kept_files([backup.name for backup in good], keep)
+    going = [backup for backup in good if backup.name.file not in kept]
     parts = folders.leftovers(folder, time.time() - STALE_SECONDS)
     steps = [
-        Step("prune", f"remove {backup.shown} and {backup.shown}{MANIFEST}", None, None, True, backup.path)
+        Step("prune", f"remove {backup.shown} and {backup.shown}{MANIFEST}", None, None, True, backup)
         for backup in going
     ]
-    steps += [Step("prune", f"remove {path}, left by a run that was ended", None, None, False, path) for path in parts]
+    steps += [_leftover(folder, path) for path in parts]
     strange = len(found) - len(ours)
     warnings = [f"{strange} backups of other databases, or without a manifest, are left alone"] if strange else []
+    warnings += [f"{backup.shown} is not as it was written, and is left alone" for backup in damaged]
     loses = [f"{backup.shown} ({bytes_text(backup.bytes)})" for backup in going]
     data = {"removed": [], "kept": sorted(kept, reverse=True)}
     return Plan(steps, warnings, f"nothing to remove; {len(kept)} kept", data, loses)
+
+
+def _split(ours, keep):
+    """(good, damaged) Backups of `ours`, the newest first: by size, and where some would go, the newest by its hash."""
+    good = [backup for backup in ours if backup.bytes == backup.manifest["bytes"]]
+    while len(good) > len(kept_files([backup.name for backup in good], keep)) and not folders.is_intact(good[0]):
+        good.pop(0)
+    return good, [backup for backup in ours if backup not in good]
+
+
+def _leftover(folder, path):
+    shown = os.path.join(folder.shown, os.path.basename(path))
+    return Step("prune", f"remove {shown}, left by a run that was ended", work=Leftover(path, shown))
 
 
 def _is_ours(backup, env, database_name):
@@ -79,8 +98,14 @@ def perform(steps):
     """Remove what the steps name, each manifest first: what is left of a killed run does not look whole."""
     removed = []
     for step in steps:
-        folders.remove(step.work + MANIFEST)
-        folders.remove(step.work)
-        removed.append(step.work)
+        place = step.work
+        try:
+            folders.remove(place.path + MANIFEST)
+            folders.remove(place.path)
+        except OSError as error:
+            raise FileFailure(
+                f"cannot be removed: {error.strerror}", file=place.shown, data={"removed": removed}
+            ) from None
+        removed.append(place.shown)
     count = len(removed)
     return Report({"removed": removed}, (), f"removed {count} file{'' if count == 1 else 's'}")

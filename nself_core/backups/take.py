@@ -6,29 +6,34 @@ disk, and only then given its own. What a killed run leaves is a hidden `.part`,
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import time
 from collections import namedtuple
 
-from nself_core import processes
 from nself_core.backups import folder as folders
 from nself_core.backups.manifest import document, write_manifest
 from nself_core.backups.names import CUSTOM, DIRECTORY, MANIFEST, PLAIN, check_label, ending_of, file_name
+from nself_core.backups.tar import Unpacking
 from nself_core.backups.verify import GOOD, examine
 from nself_core.failures import CheckFailed, FileFailure, Unreachable, UsageFailure
 from nself_core.output import Report, bytes_text, duration_text
 from nself_core.plan import Plan, Step
-from nself_core.postgres.tools import ToolFailed, command_of, failure_of_tool, stream
+from nself_core.postgres.tools import ToolFailed, command_of, failure_of_tool, program_version, stream
 
 FORMAT_LETTERS = {CUSTOM: "c", PLAIN: "p", DIRECTORY: "d"}
 DEFAULT_LEVEL = "6"
 # A directory can be dumped only where there is room beside the server; it comes out of the container as one stream.
+# The shell waits for its children in the background, so that it can still clear up when it is told to end.
 DIRECTORY_IN_CONTAINER = (
-    "folder=$(mktemp -d) && trap 'rm -rf \"$folder\"' EXIT && "
-    '{ pg_dump --file "$folder/dump" "$@" >&2 && tar -C "$folder/dump" -cf - .; }; '
-    'code=$?; echo "nself-exit $code" >&2; exit $code'
+    'echo "nself-program $(pg_dump --version)" >&2; folder=$(mktemp -d) || exit 1; trap \'rm -rf "$folder"\' EXIT; '
+    'trap \'kill "$child"; wait "$child"; exit 143\' TERM; '
+    'pg_dump --file "$folder/dump" "$@" >&2 & child=$!; wait "$child" || exit; '
+    'tar -C "$folder/dump" -cf - . & child=$!; wait "$child"'
 )
+COMPRESSION = re.compile(r"[0-9]|(zstd|lz4)(?::[0-9]{1,3})?")
 
 Job = namedtuple("Job", "folder shown label format ending arguments facts details verify")
 Job.__doc__ = """A backup to take.
@@ -74,14 +79,13 @@ def compression(form, compress, facts):
     """pg_dump's arguments for --compress: a level from 0 to 9, zstd[:LEVEL] or lz4[:LEVEL] (since Postgres 16)."""
     if compress is None:
         return [] if form == PLAIN else [f"--compress={DEFAULT_LEVEL}"]
-    method, _, level = compress.partition(":")
-    if compress.isdecimal() and len(compress) == 1:
-        return [f"--compress={compress}"]
-    if method not in ("zstd", "lz4") or (level and not level.isdecimal()):
+    found = COMPRESSION.fullmatch(compress)
+    if not found:
         raise UsageFailure(f"{compress!r} is no compression", "give a level from 0 to 9, zstd, zstd:LEVEL or lz4")
-    if form == PLAIN:
+    method = found[1]
+    if method and form == PLAIN:
         raise UsageFailure(f"a plain dump is compressed by gzip only, not by {method}", "give a level from 0 to 9")
-    if facts["server_version"] < 160000:
+    if method and facts["server_version"] < 160000:
         raise UsageFailure(f"pg_dump knows {method} since Postgres 16, and this is {facts['server']}")
     return [f"--compress={compress}"]
 
@@ -98,22 +102,37 @@ def take(database, job, progress):
         name, part = folders.reserve(job.folder, begun, job.label, job.ending)
         path = os.path.join(job.folder, name)
         try:
-            size, digest = _dump(database, job, part, progress)
-            folders.give_name(part, path)
+            size, digest, words = _dump(database, job, part, progress)
+            version, words = program_version(words)
+            roles, unread = _globals(database, job)
+            finished = time.time()
+            dump = {"file": name, "bytes": size, "sha256": digest, "pg_dump": version, "globals": roles}
+            times = {"started_at": _stamp(begun), "finished_at": _stamp(finished)}
+            _finish(part, path, document(job.facts, {**job.details, **dump, **times}))
         except BaseException:
-            folders.remove(part)
+            with contextlib.suppress(OSError):  # why it failed is the news
+                folders.remove(part)
             raise
-        finished = time.time()
-        manifest = document(job.facts, {**job.details, **_details(database, job, name, size, digest, begun, finished)})
-        write_manifest(path, manifest)
-        folders.sync(job.folder)
     except OSError as error:
         raise write_failure(job.shown, error) from error
     except ToolFailed as failed:
         raise failure_of_tool(database, failed) from None
     if job.verify:
         _verify(database, job, name)
-    return _report(job, name, size, digest, finished - begun)
+    warnings = [*(line for line in words.split("\n") if "warning: " in line), *unread]
+    return _report(job, name, size, digest, finished - begun, warnings)
+
+
+def _finish(part, path, manifest):
+    """Give the whole dump its name, and its manifest. Raises OSError, and then there is neither."""
+    folders.give_name(part, path)
+    try:
+        write_manifest(path, manifest)
+        folders.sync(os.path.dirname(path))
+    except BaseException:
+        folders.remove(path + MANIFEST)
+        folders.remove(path)
+        raise
 
 
 def _verify(database, job, name):
@@ -131,56 +150,42 @@ def write_failure(place, error):
 
 
 def _dump(database, job, part, progress):
-    """Dump into `part`, a file or a folder that is there; returns (bytes, SHA-256 in hex)."""
+    """Dump into `part`, a file or a folder that is there; returns (bytes, SHA-256 in hex, what pg_dump said)."""
     version = job.facts["server_version"]
     if job.format == DIRECTORY:
-        _dump_directory(database, job, part, version)
-        return folders.measure_folder(part)
+        words = _dump_directory(database, job, part, version, progress)
+        return (*folders.measure_folder(part), words)
     with open(part, "wb") as file:
         sink = folders.HashingFile(file, progress)
-        stream(command_of(database, "pg_dump", job.arguments, version), sink)
+        words = stream(command_of(database, "pg_dump", job.arguments, version, True), sink)
         file.flush()
         os.fsync(file.fileno())
-    return sink.size, sink.hexdigest
+    return sink.size, sink.hexdigest, words
 
 
-def _dump_directory(database, job, part, version):
-    if database.reach.kind != "container":
-        target = os.path.join(part, "dump")
-        stream(command_of(database, "pg_dump", [*job.arguments, f"--file={target}"], version))
-        for name in os.listdir(target):
-            os.rename(os.path.join(target, name), os.path.join(part, name))
-        os.rmdir(target)
-        return
-    command = command_of(database, "pg_dump", [])
-    at = command.argv.index("sh")
-    argv = [*command.argv[:at], "sh", "-c", DIRECTORY_IN_CONTAINER, "sh", *job.arguments]
-    unpack = processes.start(["tar", "-xf", "-", "-C", part])
+def _dump_directory(database, job, part, version, progress):
+    if database.reach.kind == "container":
+        return _unpack_directory(database, job, part, progress)
+    target = os.path.join(part, "dump")
+    words = stream(command_of(database, "pg_dump", [*job.arguments, f"--file={target}"], version, True))
+    for name in os.listdir(target):
+        os.rename(os.path.join(target, name), os.path.join(part, name))
+    os.rmdir(target)
+    folders.settle(part)
+    return words
+
+
+def _unpack_directory(database, job, part, progress):
+    script = ["-c", DIRECTORY_IN_CONTAINER, "sh", *job.arguments]
+    command = command_of(database, "sh", script, watched=True)._replace(program="pg_dump")
+    unpacking = Unpacking(part, progress)
     try:
-        stream(command._replace(argv=argv), lambda data: _write_all(unpack.stdin, data))
-        unpack.stdin.close()
-        code = unpack.wait()
+        words = stream(command, unpacking)
+        unpacking.close()
     finally:
-        processes.kill(unpack)
-    if code:
-        raise ToolFailed("tar", code, "the dump could not be unpacked")
-
-
-def _write_all(pipe, data):
-    while data:
-        data = data[pipe.write(data) :]
-
-
-def _details(database, job, name, size, digest, begun, finished):
-    """What the manifest says of the dump itself."""
-    return {
-        "file": name,
-        "bytes": size,
-        "sha256": digest,
-        "globals": _globals(database, job),
-        "started_at": _stamp(begun),
-        "finished_at": _stamp(finished),
-    }
+        unpacking.abandon()
+    folders.sync(part)
+    return words
 
 
 def _stamp(seconds):
@@ -188,17 +193,21 @@ def _stamp(seconds):
 
 
 def _globals(database, job):
-    """The cluster's roles and tablespaces as SQL, without passwords; None where they may not be read."""
-    arguments = ["--globals-only", "--no-role-passwords", "--no-password", f"--database={job.facts['database']}"]
+    """The cluster's roles and tablespaces as SQL, without passwords, and warnings where they may not be read."""
+    # As a connection string: a name that looks like one would be taken for one.
+    name = job.facts["database"].replace("\\", "\\\\").replace("'", "\\'")
+    arguments = ["--globals-only", "--no-role-passwords", "--no-password", f"--database=dbname='{name}'"]
     text = bytearray()
     try:
-        stream(command_of(database, "pg_dumpall", arguments, job.facts["server_version"]), text.extend)
-    except (ToolFailed, Unreachable):
-        return None
-    return text.decode("utf-8", "replace")
+        stream(command_of(database, "pg_dumpall", arguments, job.facts["server_version"], True), text.extend)
+    except ToolFailed as failed:
+        return None, [f"the backup is without roles and tablespaces: {failure_of_tool(database, failed).message}"]
+    except Unreachable as failure:
+        return None, [f"the backup is without roles and tablespaces: {failure.message}"]
+    return text.decode("utf-8", "replace"), []
 
 
-def _report(job, name, size, digest, seconds):
+def _report(job, name, size, digest, seconds, warnings):
     file = os.path.join(job.shown, name)
     data = {
         "file": file,
@@ -209,4 +218,4 @@ def _report(job, name, size, digest, seconds):
         "duration_ms": round(seconds * 1000),
     }
     told = f"{bytes_text(size)} in {duration_text(seconds)}"
-    return Report(data, (), f"backed up {job.facts['database']} to {file}: {told}")
+    return Report(data, (), f"backed up {job.facts['database']} to {file}: {told}", warnings)

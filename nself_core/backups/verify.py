@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
 
 from nself_core.backups import folder as folders
-from nself_core.backups.names import CUSTOM, PLAIN
-from nself_core.failures import CheckFailed
+from nself_core.backups.manifest import read_manifest
+from nself_core.backups.names import CUSTOM, DIRECTORY, PLAIN
+from nself_core.backups.tar import CHUNK, chunks, tar_of
+from nself_core.failures import CheckFailed, FileFailure, Unreachable
 from nself_core.output import Report, Table
-from nself_core.postgres.tools import ToolFailed, failure_of_tool, offline_command, stream
+from nself_core.postgres.tools import ToolFailed, failure_of_tool, host_command, offline_command, stream
 
 GOOD, DAMAGED, UNKNOWN = "good", "damaged", "without manifest"
-# What pg_dump writes behind everything else.
-LAST_WORDS = b"PostgreSQL database dump complete"
+# What pg_dump writes behind everything else; since August 2025 it gives at the end the word it gave at the head, too.
+LAST_WORDS = re.compile(rb"\n-- PostgreSQL database dump complete\n--\s+(?:\\unrestrict (\w+)\n\s*)?\Z")
+FIRST_WORD = re.compile(rb"^\\restrict (\w+)$", re.MULTILINE)
+# pg_restore's words for a dump that is newer than it, or compressed by what it was built without.
+UNABLE = ("unsupported version", "does not support compression")
 TAIL = 4096
 
 FOLDER_IN_CONTAINER = (
@@ -46,11 +52,15 @@ def check(database, backups, progress):
 
 def examine(database, backup):
     """(state, reason or None) of one Backup."""
+    if os.path.isdir(backup.path) != (backup.name.format == DIRECTORY):
+        return DAMAGED, f"it should be {'a folder' if backup.name.format == DIRECTORY else 'a file'}, and is not"
     try:
+        manifest = read_manifest(backup.path)
         size, digest = folders.measure(backup.path)
+    except FileFailure as failure:
+        return DAMAGED, f"{failure.message}: {os.path.basename(failure.file)}"
     except OSError as error:
         return DAMAGED, f"it cannot be read: {error.strerror}"
-    manifest = backup.manifest
     if manifest and (size, digest) != (manifest["bytes"], manifest["sha256"]):
         told = f"{size} bytes" if size != manifest["bytes"] else "the same size, but another SHA-256"
         return DAMAGED, f"it is not as it was written: {told} (of {manifest['bytes']} bytes)"
@@ -61,63 +71,63 @@ def examine(database, backup):
 
 
 def read_whole(database, backup):
-    """Why a backup cannot be read to its end, or None where it can."""
+    """Why a backup cannot be read to its end, or None where it can.
+
+    Raises Unreachable where no pg_restore is at hand, or none that knows this form of a dump.
+    """
     if backup.name.format == PLAIN:
         return _read_plain(backup)
+    arguments = ["--file=/dev/null", *([backup.path] if backup.name.format == DIRECTORY else [])]
+    here = host_command("pg_restore", arguments) if database.reach.kind == "container" else None
+    try:
+        return _read_by(database, offline_command(database, "pg_restore", arguments), backup)
+    except Unreachable:
+        if here is None:
+            raise
+        return _read_by(database, here, backup)  # the container is not there: the host's own will do
+
+
+def _read_by(database, command, backup):
     try:
         if backup.name.format == CUSTOM:
-            stream(offline_command(database, "pg_restore", ["--file=/dev/null"]), source=_chunks(backup.path))
+            stream(command, source=chunks(backup.path))
+        elif command.in_container:
+            at = command.argv.index("sh")
+            argv = [*command.argv[:at], "sh", "-c", FOLDER_IN_CONTAINER]
+            stream(command._replace(argv=argv), source=tar_of(backup.path))
         else:
-            _read_folder(database, backup)
+            stream(command)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
     except ToolFailed as failed:
-        failure = failure_of_tool(database, failed)
-        if failure.exit_code != 1:
-            raise failure from None
-        return failure.message
+        return _reason(failure_of_tool(database, failed))
     return None
 
 
-def _chunks(path):
-    with open(path, "rb") as file:
-        while data := file.read(folders.CHUNK):
-            yield data
-
-
-def _read_folder(database, backup):
-    command = offline_command(database, "pg_restore", ["--file=/dev/null", backup.path])
-    if not command.in_container:
-        stream(command)
-        return
-    at = command.argv.index("sh")
-    argv = [*command.argv[:at], "sh", "-c", FOLDER_IN_CONTAINER]
-    stream(command._replace(argv=argv), source=tar_of(backup.path))
-
-
-def tar_of(path):
-    """The files of a folder as a tar, in pieces."""
-    import tarfile
-
-    for name in sorted(os.listdir(path)):
-        file = os.path.join(path, name)
-        entry = tarfile.TarInfo(name)
-        entry.size = os.path.getsize(file)
-        yield entry.tobuf()
-        yield from _chunks(file)
-        yield bytes(-entry.size % tarfile.BLOCKSIZE)
-    yield bytes(2 * tarfile.BLOCKSIZE)
+def _reason(failure):
+    """What is wrong with the dump, where it is the dump. Raises what is wrong with the way to read it."""
+    if failure.exit_code != 1:
+        raise failure from None
+    if any(words in failure.message for words in UNABLE):
+        hint = "use the pg_restore of the Postgres that the backup was made with"
+        raise Unreachable(f"this pg_restore cannot read it: {failure.message}", hint) from None
+    return failure.message
 
 
 def _read_plain(backup):
     """Why a plain dump is not whole: it ends before pg_dump's last words, or its gzip stream is damaged."""
     opened = gzip.open(backup.path, "rb") if backup.path.endswith(".gz") else open(backup.path, "rb")  # noqa: SIM115
-    tail = b""
+    head = tail = b""
     try:
         with opened as file:
-            while data := file.read(folders.CHUNK):
+            head = tail = file.read(TAIL)
+            while data := file.read(CHUNK):
                 tail = (tail + data)[-TAIL:]
     except (OSError, EOFError, zlib.error) as error:
         return f"it cannot be read to its end: {error}"
-    return None if LAST_WORDS in tail else "it ends before pg_dump's last words"
+    first, last = FIRST_WORD.search(head), LAST_WORDS.search(tail)
+    whole = last and (first is None or first[1] == last[1])
+    return None if whole else "it does not end with pg_dump's last words"
 
 
 def choose(folder, file):

@@ -65,11 +65,12 @@ def _wheel_toolchains():
     ]
 
 
-def find_client(program, server_major=0):
-    """The path of a client program on this host, or None where there is none.
+def find_clients(program, server_major=0):
+    """The paths of a client program on this host, the one to take first.
 
-    Argument: `server_major`, the server's version. Of the version folders and the `embedded` extra the oldest that is
-    not older than the server: what a newer pg_restore sets, an older server may not know. Else the newest, else PATH's.
+    Argument: `server_major`, the server's version, 0 where there is none. Of the version folders and the `embedded`
+    extra the oldest comes first that is not older than the server: what a newer pg_restore sets, an older server may
+    not know. Then the one on PATH, whose version nobody knows, then the older ones. Without a server: the newest first.
     """
     known = [(toolchain.major, toolchain.bin_folder) for toolchain in _wheel_toolchains()]
     for parent, prefix, suffix in HOST_FOLDERS:
@@ -78,8 +79,10 @@ def find_client(program, server_major=0):
                 known.append((int(name[len(prefix) :]), os.path.join(parent, name, suffix)))
     paths = [(major, os.path.join(folder, program)) for major, folder in sorted(known)]
     there = [(major, path) for major, path in paths if os.access(path, os.X_OK)]
-    fitting = [path for major, path in there if major >= server_major] if server_major else []
-    return next(iter([*fitting, *(path for _, path in reversed(there))]), find_program(program))
+    fitting = [path for major, path in there if server_major and major >= server_major]
+    others = [path for major, path in reversed(there) if path not in fitting]
+    on_path = [path for path in [find_program(program)] if path]
+    return [*fitting, *on_path, *others] if server_major else [*others, *on_path]
 
 
 def _host_toolchains():

@@ -9,51 +9,78 @@ from __future__ import annotations
 import os
 import re
 import select
+import time
 from collections import namedtuple
 
 from nself_core import processes
 from nself_core.failures import SqlFailure, Unreachable
 from nself_core.postgres.database import NO_PARAMETERS, OWN_LOGIN, docker_failure
 from nself_core.postgres.errors import connection_failure
-from nself_core.postgres.toolchain import find_client
+from nself_core.postgres.toolchain import find_clients
 
 CHUNK = 1 << 18
 KEPT_WORDS = 64 << 10  # bytes of what a program says; of more, the last are kept
 
 # In a container the program's own exit code is told, too: that of `docker exec` may be of its own making.
 IN_CONTAINER = 'program=$1; shift; "$program" "$@"; code=$?; echo "nself-exit $code" >&2; exit $code'
-TOLD_EXIT = re.compile(rb"^nself-exit (\d+)\n?", re.MULTILINE)
+# A dump must not go on when we are gone, in a container neither, where the end of `docker exec` ends nothing. So a
+# shell waits for the end of its standard input, on which nothing ever comes, and then ends the program, which on
+# SIGTERM cancels what the server does for it. The shell waits for all it has started: a process that is left to the
+# container's first one, which is Postgres, and then ended by a signal, is to Postgres a crash of its own.
+WATCHED = (
+    'program=$1; shift; case ${program##*/} in pg_dump) echo "nself-program $("$program" --version)" >&2;; esac; '
+    'exec 3<&0; "$program" "$@" 3<&- </dev/null & child=$!; '
+    '(read -r line <&3; kill "$child") >/dev/null 2>&1 & guard=$!; '
+    'exec 3<&-; wait "$child"; code=$?; { kill "$guard"; wait "$guard"; } 2>/dev/null; '
+    'echo "nself-exit $code" >&2; exit $code'
+)
+TOLD_EXIT = re.compile(rb"^nself-exit (\d+)\s*\Z", re.MULTILINE)
+TOLD_PROGRAM = re.compile(r"^nself-program (.*)\n?", re.MULTILINE)
+NO_SUCH_PROGRAM = 127  # a shell's exit code
+SIGNALS = 128  # to which a shell adds the number of the signal that ended a program
+END_SECONDS = 5
 
-Command = namedtuple("Command", "program argv env in_container")
-Command.__doc__ = "A client program ready to run; `in_container`, whether it runs there and tells its own exit code."
+Command = namedtuple("Command", "program argv env in_container watched", defaults=(False,))
+Command.__doc__ = """A client program ready to run.
+
+`in_container`, whether it runs there and tells its own exit code; `watched`, whether a shell beside it ends it when we
+are gone and tells its exit code: it then reads nothing.
+"""
 
 
 class ToolFailed(Exception):
-    """A client program did not end well: `program`, its exit `code`, and the `words` it said."""
+    """A client program did not end well: `program`, its exit `code`, and the `words` it said.
 
-    def __init__(self, program, code, words):
+    `told` says whether the code is the program's own; otherwise the way to it was cut, or never there.
+    """
+
+    def __init__(self, program, code, words, told=True):
         super().__init__(f"{program} ended with {code}: {words}")
         self.program = program
         self.code = code
         self.words = words
+        self.told = told
 
 
-def command_of(database, program, arguments, server_version=None):
+def command_of(database, program, arguments, server_version=None, watched=False):
     """The Command that runs a client program on the database.
 
     Arguments: `arguments`, a list of texts; `server_version`, the server's server_version_num, where a program older
-    than the server will not do. Raises Unreachable where there is none, or it is too old.
+    than the server will not do; `watched`, whether it ends when we are gone, for one that reads nothing. Raises
+    Unreachable where there is none, or it is too old.
     """
     reach = database.reach
     argv, env = reach.command(program, database.variables(NO_PARAMETERS), OWN_LOGIN)
     if reach.kind == "container":
-        return Command(program, [*argv[:-1], "sh", "-c", IN_CONTAINER, "sh", program, *arguments], env, True)
-    path = argv[0] if os.sep in argv[0] else find_client(program, (server_version or 0) // 10000)
-    if not path:
+        script = WATCHED if watched else IN_CONTAINER
+        return Command(program, [*argv[:-1], "sh", "-c", script, "sh", program, *arguments], env, True, watched)
+    major = (server_version or 0) // 10000
+    known = [argv[0]] if os.sep in argv[0] else find_clients(program, major)
+    if not known:
         raise Unreachable(f"there is no {program} on this host", "install Postgres' client programs")
-    if server_version is not None:
-        _check_version(path, program, server_version // 10000)
-    return Command(program, [path, *argv[1:], *arguments], env, False)
+    path = _new_enough(known, program, major) if major else known[0]
+    shell = ["sh", "-c", WATCHED, "sh"] if watched else []
+    return Command(program, [*shell, path, *argv[1:], *arguments], env, False, watched)
 
 
 def offline_command(database, program, arguments):
@@ -64,16 +91,40 @@ def offline_command(database, program, arguments):
     path = os.path.join(reach.server.bin_folder, program) if reach.kind == "embedded" else find_client(program)
     if not path:
         raise Unreachable(f"there is no {program} on this host", "install Postgres' client programs")
+    return _offline(program, path, arguments)
+
+
+def host_command(program, arguments):
+    """The Command of a client program of this host that needs no server, or None where there is none."""
+    path = find_client(program)
+    return _offline(program, path, arguments) if path else None
+
+
+def _offline(program, path, arguments):
     return Command(program, [path, *arguments], processes.child_env({"LC_ALL": "C"}), False)
 
 
-def _check_version(path, program, server_major):
+def find_client(program):
+    """The path of a client program on this host, the newest there is, or None."""
+    return next(iter(find_clients(program)), None)
+
+
+def _new_enough(paths, program, server_major):
+    """The first of the programs that is not older than the server."""
+    majors = []
+    for path in paths:
+        majors.append(_major(path))
+        if majors[-1] is None or majors[-1] >= server_major:
+            return path
+    raise Unreachable(
+        f"{program} {max(majors)} is older than the server, which is {server_major}",
+        f"install the client programs of Postgres {server_major} on this host",
+    )
+
+
+def _major(path):
     found = re.search(r"\d+", processes.run([path, "--version"], timeout=30).out)
-    if found and int(found[0]) < server_major:
-        raise Unreachable(
-            f"{program} {found[0]} is older than the server, which is {server_major}",
-            f"install the client programs of Postgres {server_major} on this host",
-        )
+    return int(found[0]) if found else None
 
 
 def stream(command, sink=None, source=()):
@@ -83,29 +134,47 @@ def stream(command, sink=None, source=()):
     """
     child = processes.start(command.argv, command.env)
     try:
-        words = _pump(child, sink or (lambda data: None), iter(source))
+        words = _pump(child, sink or (lambda data: None), None if command.watched else iter(source))
         code = child.wait()
+    except BaseException:
+        _end(child)
+        raise
     finally:
         processes.kill(child)
     told = TOLD_EXIT.search(words)
     text = TOLD_EXIT.sub(b"", words).decode("utf-8", "replace").strip()
     own_code = int(told[1]) if told else None
-    if code or (command.in_container and own_code != 0):
-        raise ToolFailed(command.program, code or own_code or -1, text or "the way to it was cut")
+    tells = command.in_container or command.watched
+    if code or (tells and own_code != 0):
+        text = TOLD_PROGRAM.sub("", text).strip()
+        raise ToolFailed(command.program, own_code or code or -1, text, not tells or own_code is not None)
     return text
 
 
+def _end(child):
+    """Let a child end by itself: it finds its ends closed, and has a while to tell the server."""
+    for stream_end in (child.stdin, child.stdout, child.stderr):
+        if not stream_end.closed:
+            stream_end.close()
+    deadline = time.monotonic() + END_SECONDS
+    while child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def _pump(child, sink, source):
-    """Feed and read a child until it has closed both its outputs; returns what came on standard error."""
+    """Feed and read a child until it has closed both its outputs; returns what came on standard error.
+
+    Without a `source` its standard input stays open for as long.
+    """
     for end in (child.stdin, child.stdout, child.stderr):
         os.set_blocking(end.fileno(), False)
     words, waiting = bytearray(), b""
     while not (child.stdout.closed and child.stderr.closed):
-        if not waiting and not child.stdin.closed:
-            waiting = next(source, b"")
+        if source is not None and not waiting and not child.stdin.closed:
+            waiting = next((data for data in source if data), b"")
             if not waiting:
                 child.stdin.close()
-        ready = _ready(child)
+        ready = _ready(child, source is not None)
         if child.stdin in ready:
             waiting = _fed(child.stdin, waiting)
         if child.stdout in ready:
@@ -113,14 +182,16 @@ def _pump(child, sink, source):
         if child.stderr in ready:
             _take(child.stderr, words.extend)
             del words[: max(len(words) - KEPT_WORDS, 0)]
+    if not child.stdin.closed:
+        child.stdin.close()
     return bytes(words)
 
 
-def _ready(child):
+def _ready(child, feeds):
     poll = select.poll()
     ends = {}
     for end, event in (
-        (child.stdin, select.POLLOUT),
+        *([(child.stdin, select.POLLOUT)] if feeds else []),
         (child.stdout, select.POLLIN),
         (child.stderr, select.POLLIN),
     ):
@@ -149,17 +220,51 @@ def _take(end, sink):
         end.close()
 
 
+# What libpq and the server say when a connection is not there, or no longer.
+LOST = (
+    "connection to server",
+    "could not connect to",
+    "server closed the connection",
+    "terminating connection due to",
+    "connection has been closed unexpectedly",
+    "could not receive data from server",
+    "could not send data to server",
+    "no connection to the server",
+    "the database system is",
+)
+PREFIX = re.compile(r"^pg_\w+: (?:error: |detail: )?", re.MULTILINE)
+NO_ROOM = "No space left on device"
+
+
 def failure_of_tool(database, failed):
     """The failure that shows a ToolFailed to a person."""
-    words = failed.words
-    problem = docker_failure(words, database.reach) if database.reach.kind == "container" else None
-    if problem:
-        return problem
-    if "connection to server" in words or "could not connect" in words:
-        return connection_failure(words, database.where)
+    words, where = failed.words, database.where
     lines = [line for line in words.split("\n") if line.strip()]
-    last = next((line for line in reversed(lines) if "error:" in line or "fatal:" in line.lower()), "")
+    if not failed.told:
+        problem = docker_failure(words, database.reach) if database.reach.kind == "container" else None
+        cut = f"{failed.program} was cut off: {lines[-1].strip() if lines else where}"
+        return problem or Unreachable(cut, "see whether the server still runs, and try again")
+    if failed.code < 0 or failed.code > SIGNALS:
+        return Unreachable(f"{failed.program} was ended by signal {abs(failed.code) % SIGNALS}: {where}", "try again")
+    if failed.code == NO_SUCH_PROGRAM:
+        return Unreachable(f"there is no {failed.program}: {where}", "install Postgres' client programs")
+    if NO_ROOM in words:
+        return Unreachable(f"the disk is full: {where}: {_cause(lines)}", "make room")
+    if any(lost in words for lost in LOST):
+        return connection_failure(PREFIX.sub("", words), where)
     return SqlFailure(
-        f"{failed.program} failed ({failed.code}): {last.partition('error: ')[2] or last or 'it said nothing'}",
+        f"{failed.program} failed ({failed.code}): {_cause(lines)}",
         excerpt="\n".join(f"  {line}" for line in lines[-10:]) or None,
     )
+
+
+def _cause(lines):
+    """The first of the errors: what follows it (a worker that died, a transaction that is aborted) comes of it."""
+    first = next((line for line in lines if "error:" in line or "fatal:" in line.lower()), lines[-1] if lines else "")
+    return first.partition("error: ")[2] or first or "it said nothing"
+
+
+def program_version(words):
+    """The version that a watched pg_dump told of itself among the `words` of `stream`, and the words without it."""
+    found = TOLD_PROGRAM.search(words)
+    return (found[1].strip() if found else None), TOLD_PROGRAM.sub("", words).strip()

@@ -1,0 +1,249 @@
+"""A backup is struck in its midst: no file that looks good, no pg_dump that lives on, and a next backup that works.
+
+The midst is a sequence whose value pg_dump reads behind the rows of all tables: the test holds it locked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from bed.local_processes import wait_until
+from bed.servers import Server
+
+from .conftest import or_gap
+from .test_full_disk import check_words, fill, small_disk  # noqa: F401  small_disk is a fixture
+from .watch import (
+    WAIT,
+    children_of,
+    kill_program,
+    kill_with_children,
+    make_random,
+    outcome_of,
+    sessions,
+    wait_until_orphans_end,
+)
+
+SECONDS = 5  # in which the server process must be gone
+WAYS = ("plain-psql", "plain-psycopg", "container-15")
+FORMATS = ("custom", "plain", "directory")
+FILL = "CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i; CREATE SEQUENCE s"
+SQL_AT_GATE = """
+SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'nself-db%'
+AND wait_event_type = 'Lock'
+"""
+
+
+def entries(project):
+    folder = project.root / ".nself-backups"
+    return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+@contextlib.contextmanager
+def in_mid_dump(project, *options):
+    """A backup that has written the rows and waits: gives (process, the pid of its server process, connection)."""
+    project.database.admin(FILL)
+    with project.database.connect() as gate:
+        gate.execute("BEGIN; ALTER SEQUENCE s RENAME TO renamed")
+        process = project.start("backup", *options)
+        with project.database.connect() as watcher:
+            row = wait_until(lambda: watcher.execute(SQL_AT_GATE).fetchone(), WAIT, lambda: f"{sessions(watcher)}")
+            yield process, row["pid"], watcher
+            # The server has not restarted: to Postgres as a container's first process an orphan would be a crash.
+            watcher.execute("SELECT 1")
+        gate.execute("ROLLBACK")
+
+
+def check_next(project):
+    """The next backup works, and what the blow has left goes when it is old."""
+    project.run("backup", "--verify").ok()
+    past = time.time() - 3 * 86400
+    for folder, _, files in os.walk(project.root / ".nself-backups"):
+        for name in files:
+            os.utime(os.path.join(folder, name), (past, past))
+        os.utime(folder, (past, past))
+    project.run("backup", "prune", "--keep-last", "1").ok()
+    assert len([name for name in entries(project) if not name.endswith(".json")]) == 1, entries(project)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", WAYS)
+def test_interrupted(new_project, name, form, number):
+    project = new_project(name)
+    with in_mid_dump(project, "--format", form) as (process, _, _):
+        process.send_signal(number)
+        outcome = outcome_of(process)
+        wait_until_orphans_end(project.database, SECONDS)
+    assert outcome.code == 130, repr(outcome)
+    assert "Traceback" not in outcome.err
+    assert entries(project) == []
+    project.run("backup", "--verify").ok()
+
+
+@pytest.mark.parametrize("kill", [kill_program, kill_with_children])
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", WAYS[::2])
+def test_killed_program(new_project, name, form, kill):
+    project = new_project(name)
+    with in_mid_dump(project, "--format", form) as (process, _, _):
+        kill(process)
+        assert outcome_of(process).code == -9
+        if kill is kill_program or name.startswith("container"):
+            # A pg_dump of this host that is killed itself cannot say so; the server sees it once it has the lock.
+            wait_until_orphans_end(project.database, SECONDS)
+    wait_until_orphans_end(project.database, SECONDS)
+    left = entries(project)
+    assert len(left) == 1 and left[0].startswith(".") and left[0].endswith(".part")
+    assert project.run("backup", "list").ok().out.strip() == "no backups"
+    check_next(project)
+
+
+@pytest.mark.parametrize("form", ["custom", "directory"])
+@pytest.mark.parametrize("name", WAYS[::2])
+def test_killed_pg_dump(new_project, name, form):
+    project = new_project(name)
+    with in_mid_dump(project, "--format", form) as (process, _, _):
+        if name.startswith("container"):
+            project.database.server.cluster.run(
+                "sh", "-c", "for folder in /proc/[0-9]*; do read -r name < $folder/comm || continue; "
+                "[ $name != pg_dump ] || kill -9 ${folder#/proc/}; done",
+            )  # fmt: skip
+        else:
+            for pid in children_of(process.pid):
+                with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+                    if file.read().strip() == "pg_dump":
+                        os.kill(pid, signal.SIGKILL)
+        outcome = outcome_of(process)
+    assert outcome.code == 2, repr(outcome)
+    assert "Traceback" not in outcome.err
+    assert entries(project) == []
+
+
+@pytest.mark.parametrize("form", ["custom", "directory"])
+@pytest.mark.parametrize("name", WAYS[::2])
+def test_ended_server_process(new_project, name, form):
+    project = new_project(name)
+    with in_mid_dump(project, "--format", form) as (process, pid, watcher):
+        watcher.execute("SELECT pg_terminate_backend(%s)", [pid])
+        outcome = outcome_of(process)
+    assert outcome.code == 2, repr(outcome)
+    assert "terminating connection" in outcome.err
+    assert entries(project) == []
+    project.run("backup", "--verify").ok()
+
+
+@pytest.fixture(scope="module")
+def own_container(bed):
+    """A container that only these tests stop."""
+    cluster = or_gap(bed.new_container, 15)
+    yield cluster
+    cluster.close()
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+@pytest.mark.parametrize("form", ["custom", "directory"])
+def test_stopped_container(new_project, own_container, form, end):
+    project = new_project(Server("container", own_container))
+    with contextlib.suppress(Exception), in_mid_dump(project, "--format", form) as (process, _, _):
+        getattr(own_container, end)()
+        raise RuntimeError("the connections of the test are gone as well")
+    outcome = outcome_of(process)
+    assert outcome.code == 2, repr(outcome)
+    assert "Traceback" not in outcome.err and "exit code" not in outcome.err
+    assert entries(project) == []
+    assert project.run("backup").code == 2
+    own_container.start()
+    project.run("backup", "--verify").ok()
+
+
+def test_a_frozen_container_does_not_hold_the_program(new_project, own_container):
+    own_container.ensure_running()
+    project = new_project(Server("container", own_container))
+    docker = {**os.environ, "DOCKER_HOST": own_container.docker_host}
+    with in_mid_dump(project) as (process, _, _):
+        subprocess.run(["docker", "pause", own_container.name], env=docker, check=True, capture_output=True)
+        try:
+            process.send_signal(signal.SIGINT)
+            outcome = outcome_of(process, 30)
+        finally:
+            subprocess.run(["docker", "unpause", own_container.name], env=docker, check=True, capture_output=True)
+        wait_until_orphans_end(project.database, SECONDS)
+    assert outcome.code == 130, repr(outcome)
+    assert entries(project) == []
+
+
+@pytest.mark.parametrize("name", WAYS[::2])
+def test_interrupted_while_it_waits_for_a_table(new_project, name):
+    """pg_dump waits for a lock for ever, and so would its server process when nobody tells it."""
+    project = new_project(name)
+    project.database.admin(FILL)
+    with project.database.connect() as holder, project.database.connect() as watcher:
+        holder.execute("BEGIN; LOCK TABLE t")
+        process = project.start("backup")
+        wait_until(lambda: watcher.execute(SQL_AT_GATE).fetchone(), WAIT, lambda: f"{sessions(watcher)}")
+        process.send_signal(signal.SIGINT)
+        assert outcome_of(process).code == 130
+        wait_until_orphans_end(project.database, SECONDS)
+        holder.execute("ROLLBACK")
+    assert entries(project) == []
+
+
+def test_killed_at_random_points(new_project):
+    project = new_project("plain-psql")
+    project.database.admin(FILL)
+    chance = make_random("backup")
+    for number in range(8):
+        form = FORMATS[number % 3]
+        process = project.start("backup", "--format", form)
+        time.sleep(chance.uniform(0.05, 0.45))  # the random point itself, no synchronisation
+        kill_program(process)
+        outcome_of(process)
+        wait_until_orphans_end(project.database, SECONDS)
+        verified = project.run("backup", "verify", "--json")
+        states = {item["state"] for item in verified.json()["data"].get("backups", ())}
+        assert "damaged" not in states, repr(verified)
+    check_next(project)
+
+
+# The disk of the host.
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", WAYS[::2])
+def test_a_full_disk(new_project, small_disk, name, form):  # noqa: F811
+    project = new_project(name)
+    project.database.admin("CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 50000) i")
+    folder = small_disk(1) / "backups"
+    outcome = project.run("backup", "--format", form, env={"BACKUP_DIR": str(folder)})
+    check_words(outcome)
+    assert os.listdir(folder) == []
+    project.database.admin("TRUNCATE t")
+    project.run("backup", "--format", form, "--verify", env={"BACKUP_DIR": str(folder)}).ok()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_disk_that_is_full_at_any_page(new_project, small_disk, form):  # noqa: F811
+    """With room for the dump and none for its manifest neither stays."""
+    project = new_project("plain-psql")
+    project.database.admin("CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 300) i")
+    disk = small_disk(1)
+    folder = disk / "backups"
+    codes = []
+    for pages in range(9):
+        filler = fill(disk, pages * 4096)
+        outcome = project.run("backup", "--format", form, env={"BACKUP_DIR": str(folder)})
+        codes.append(outcome.code)
+        left = os.listdir(folder) if folder.exists() else []
+        if outcome.code:
+            check_words(outcome)
+            assert left == []
+        else:
+            assert len(left) == 2
+            break
+        filler.unlink()
+    assert codes[0] == 2 and codes[-1] == 0
