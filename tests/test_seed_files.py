@@ -131,7 +131,7 @@ def test_a_name_that_is_not_utf_8_is_refused(tmp_path):
         find_in(tmp_path)
 
 
-@pytest.mark.parametrize("name", ['qu"o\'te.sql', "sp ace.sql", "ü€😀.sql", "$$.sql", "%s {0}.sql", "new\nline.sql"])
+@pytest.mark.parametrize("name", ["qu\"o'te.sql", "sp ace.sql", "ü€😀.sql", "$$.sql", "%s {0}.sql", "new\nline.sql"])
 def test_names_of_any_kind(tmp_path, name):
     listing, settings = find_in(tmp_path, {name: ""})
     assert names(listing.seeds) == [f"seeds/{name}"]
@@ -224,7 +224,9 @@ def test_a_tag_is_a_folder_or_a_word_and_an_unknown_one_is_usage(tmp_path):
 # What depends-on means.
 
 
-@pytest.mark.parametrize("said", ["users.sql", "./users.sql", "dev/users.sql", "../dev/users.sql", "seeds/dev/users.sql"])
+@pytest.mark.parametrize(
+    "said", ["users.sql", "./users.sql", "dev/users.sql", "../dev/users.sql", "seeds/dev/users.sql"]
+)
 def test_a_dependency_is_beside_or_named_from_the_seeds_folder(tmp_path, said):
     listing, _ = find_in(tmp_path, {"dev/users.sql": "", "all/users.sql": "", "dev/a.sql": f"-- depends: {said}"})
     seed = listing.seeds[1]
