@@ -131,7 +131,7 @@ def test_a_name_that_is_not_utf_8_is_refused(tmp_path):
         find_in(tmp_path)
 
 
-@pytest.mark.parametrize("name", ['qu"o\'te.sql', "sp ace.sql", "ü€😀.sql", "$$.sql", "%s {0}.sql", "new\nline.sql"])
+@pytest.mark.parametrize("name", ["qu\"o'te.sql", "sp ace.sql", "ü€😀.sql", "$$.sql", "%s {0}.sql", "new\nline.sql"])
 def test_names_of_any_kind(tmp_path, name):
     listing, settings = find_in(tmp_path, {name: ""})
     assert names(listing.seeds) == [f"seeds/{name}"]

@@ -89,7 +89,11 @@ def read_csv(seed):
     skip = len(head)
     text = _decoded(head[3:] if head.startswith(b"\xef\xbb\xbf") else head, seed)
     csv.field_size_limit(2**31 - 1)
-    columns = tuple(next(csv.reader([text]), ()))
+    try:
+        columns = tuple(next(csv.reader([text]), ()))
+    except csv.Error:
+        hint = "a quote stands around a whole name, and is doubled inside"
+        raise FileFailure("its first line cannot be read as CSV", hint, file=seed.file, line=1) from None
     _check_columns(columns, seed)
     return CsvData(columns, DataFile(seed.path, skip, seed.file), head_lines)
 
