@@ -53,7 +53,8 @@ class DataFile(namedtuple("DataFile", "path skip file", defaults=(None,))):
             inside ^= last.count(b'"') % 2 == 1
             yield last
         if not last.endswith(b"\n"):
-            yield b"\n"
+            # The server refuses two kinds of line end in one file.
+            yield b"\r\n" if self.head().endswith(b"\r\n") else b"\n"
 
     def is_plain(self):
         """Whether `chunks` would send it as it is. Raises as `chunks` does."""
