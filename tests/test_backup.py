@@ -199,7 +199,7 @@ def test_a_dry_run_names_every_step_and_makes_nothing(plain_project):
 
 def test_progress_of_a_long_dump(plain_project):
     plain_project.database.admin(
-        "CREATE TABLE big AS SELECT i, repeat(md5(i::text), 20) AS filling FROM generate_series(1, 200000) i"
+        "CREATE TABLE big AS SELECT i, md5(i::text) AS one, md5((7 * i)::text) AS two FROM generate_series(1, 700000) i"
     )
     process = plain_project.start("backup", "--compress", "9")
     _, err = process.communicate(timeout=60)
