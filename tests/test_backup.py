@@ -15,7 +15,7 @@ from bed.local_processes import host_programs
 from bed.servers import NASTY_NAME
 from psycopg import sql
 
-from nself_core.backups.folder import reserve
+from nself_core.backups.folder import give_name, reserve
 from nself_core.backups.names import file_name
 
 FORMATS = ("custom", "plain", "directory")
@@ -199,7 +199,7 @@ def test_a_dry_run_names_every_step_and_makes_nothing(plain_project):
 
 def test_progress_of_a_long_dump(plain_project):
     plain_project.database.admin(
-        "CREATE TABLE big AS SELECT i, repeat(md5(i::text), 20) AS filling FROM generate_series(1, 200000) i"
+        "CREATE TABLE big AS SELECT i, md5(i::text) AS one, md5((7 * i)::text) AS two FROM generate_series(1, 700000) i"
     )
     process = plain_project.start("backup", "--compress", "9")
     _, err = process.communicate(timeout=60)
@@ -230,6 +230,24 @@ def test_a_name_that_another_run_gives_in_the_same_moment_is_not_taken(tmp_path,
     name, part = reserve(str(tmp_path), 0, None, ending)
     assert name == file_name(1, None, ending)
     assert sorted(os.listdir(tmp_path)) == sorted([taken.name, os.path.basename(part)])
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_name_is_given_with_and_without_hard_links_and_never_over_another(tmp_path, monkeypatch, links):
+    def refuse(*paths):
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    part, path = tmp_path / "part", tmp_path / "path"
+    part.write_text("dump")
+    give_name(str(part), str(path))
+    assert (os.listdir(tmp_path), path.read_text()) == (["path"], "dump")
+    if links:
+        part.write_text("another")
+        with pytest.raises(FileExistsError):
+            give_name(str(part), str(path))
+        assert path.read_text() == "dump"
 
 
 # Names, roles, places.

@@ -56,7 +56,13 @@ def give_name(part, path):
     if os.path.isdir(part):
         os.rename(part, path)
         return
-    os.link(part, path)
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        os.rename(part, path)  # not every file system has hard links; the name is ours all the same
+        return
     os.unlink(part)
 
 
