@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nself_core.backups.folder import CHUNK
 from nself_core.backups.names import CUSTOM, PLAIN
-from nself_core.backups.verify import tar_of
+from nself_core.backups.tar import tar_of
 from nself_core.postgres.tools import ToolFailed, command_of, failure_of_tool, stream
 
 FOLDER_IN_CONTAINER = (

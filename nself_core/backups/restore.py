@@ -27,7 +27,7 @@ WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'informat
 """
 
 SQL_TABLES = """
-SELECT n.nspname || '.' || c.relname AS name, c.reltuples::bigint AS rows
+SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, c.reltuples::bigint AS rows
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
 """

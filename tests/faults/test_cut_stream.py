@@ -250,9 +250,9 @@ def test_a_cut_file_is_applied_and_recorded_or_neither(scenes):
 
 
 def test_so_it_is_with_the_newest_psql_and_data_in_a_file(make_scenes, tmp_path):
-    def write(text):
+    def write(*pieces):
         path = tmp_path / "handed"
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(b"".join(pieces))
         return str(path)
 
     scenes = make_scenes(wheel_psql())
