@@ -21,7 +21,7 @@ FLOORS = [
     {"failures", "__init__"},
     {"redaction", "output", "env_files", "environments", "settings", "consent", "shapes"},
     {"plan", "processes", "sql"},
-    {"postgres", "http"},
+    {"postgres", "http", "s3"},
     {"guard", "bookkeeping", "catalogue"},
     {"hasura"},
     {"migrations", "seeds", "inventory", "shell", "server"},
