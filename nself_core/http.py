@@ -38,8 +38,21 @@ CA_BUNDLES = (
 )
 
 
-class _Exchange(namedtuple("_Exchange", "method body timeout deadline secrets idle")):
-    """What stays the same over one request's redirects; `deadline` is on time.monotonic's clock."""
+class _Exchange(namedtuple("_Exchange", "method body secrets time")):
+    """What stays the same over one request's redirects."""
+
+    __slots__ = ()
+
+    def pieces(self):
+        """The body as the socket is to be given it: each piece has a time-out of its own."""
+        whole = memoryview(self.body)
+        for start in range(0, len(whole), PIECE):
+            self.time.patience()
+            yield whole[start : start + PIECE]
+
+
+class _Time(namedtuple("_Time", "timeout deadline idle")):
+    """How long an exchange may take, in seconds; `deadline` is on time.monotonic's clock."""
 
     __slots__ = ()
 
@@ -49,13 +62,6 @@ class _Exchange(namedtuple("_Exchange", "method body timeout deadline secrets id
         if left <= 0:
             raise TimeoutError("the time for the whole exchange is over")
         return left if self.idle is None else min(left, self.idle)
-
-    def pieces(self):
-        """The body as the socket is to be given it: each piece has a time-out of its own."""
-        whole = memoryview(self.body)
-        for start in range(0, len(whole), PIECE):
-            self.patience()
-            yield whole[start : start + PIECE]
 
 
 def request(method, url, headers=None, body=None, timeout=30, secrets=(), *, idle=None, follow=True):
@@ -67,7 +73,7 @@ def request(method, url, headers=None, body=None, timeout=30, secrets=(), *, idl
     Raises UsageFailure for an address or a header that cannot be sent, Unreachable for everything on the way.
     """
     secrets = tuple(secret for secret in secrets if secret)
-    exchange = _Exchange(method, body, timeout, time.monotonic() + timeout, secrets, idle)
+    exchange = _Exchange(method, body, secrets, _Time(timeout, time.monotonic() + timeout, idle))
     headers = _sendable(headers or {})
     for _ in range(MAX_REDIRECTS + 1):
         response = _ask(exchange, _checked(url), headers)
@@ -252,16 +258,16 @@ def _is_this_host(host):
 class _TimedReader(io.RawIOBase):
     """The bytes of a socket until the deadline; a socket's own time-out would start anew with each byte."""
 
-    def __init__(self, sock, exchange):
+    def __init__(self, sock, allowed):
         self._sock = sock
-        self._exchange = exchange
+        self._allowed = allowed
         self._raw = sock.makefile("rb", buffering=0)
 
     def readable(self):
         return True
 
     def readinto(self, buffer):
-        self._sock.settimeout(self._exchange.patience())
+        self._sock.settimeout(self._allowed.patience())
         return self._raw.readinto(buffer)
 
     def close(self):
@@ -281,8 +287,11 @@ def _send(kind, connection, arguments, options):
             raise
 
 
-def _opener(exchange, proxy, is_secure):
-    """A urllib opener whose answers obey the exchange's time; it follows no redirect and raises for no status."""
+def _opener(allowed, proxy, is_secure):
+    """A urllib opener whose answers obey a _Time; it follows no redirect and raises for no status.
+
+    Its classes are garbage that only the collector finds, late: nothing in here may hold a body.
+    """
     import http.client
     import urllib.request
 
@@ -290,7 +299,7 @@ def _opener(exchange, proxy, is_secure):
         def __init__(self, sock, *args, **kwargs):
             super().__init__(sock, *args, **kwargs)
             untimed = self.fp
-            self.fp = io.BufferedReader(_TimedReader(sock, exchange))
+            self.fp = io.BufferedReader(_TimedReader(sock, allowed))
             untimed.close()
 
     class Plain(http.client.HTTPConnection):
@@ -347,13 +356,13 @@ def _ask(exchange, url, headers):
     import urllib.request
 
     proxy = _proxy_for(url)
-    opener = _opener(exchange, proxy, "https:" in (url[:6].lower(), (proxy or "")[:6].lower()))
+    opener = _opener(exchange.time, proxy, "https:" in (url[:6].lower(), (proxy or "")[:6].lower()))
     if exchange.body is not None:
         headers = {**headers, "Content-Length": str(len(exchange.body))}
     body = None if exchange.body is None else exchange.pieces()
     asked = urllib.request.Request(url, body, headers, method=exchange.method)
     try:
-        with opener.open(asked, timeout=exchange.patience()) as answer:
+        with opener.open(asked, timeout=exchange.time.patience()) as answer:
             found = {name.lower(): value for name, value in answer.headers.items()}
             return Response(answer.status, found, _read(answer), url)
     except urllib.error.URLError as error:
@@ -382,12 +391,12 @@ def _read(answer):
 
 def _failure(reason, exchange, url, proxy):
     """The Unreachable that says what `reason`, an exception of the network's libraries, means."""
-    said, hint = _explained(reason, exchange)
+    said, hint = _explained(reason, exchange.time)
     way = f" (through the proxy {_shown(proxy)})" if proxy else ""
     return Unreachable(redact(f"{_shown(url)}{way}: {said}", exchange.secrets), hint)
 
 
-def _explained(reason, exchange):
+def _explained(reason, allowed):
     """What went wrong and what to do, as two texts; the second may be None."""
     import http.client
     import socket
@@ -397,7 +406,7 @@ def _explained(reason, exchange):
         (ssl.SSLCertVerificationError, f"its certificate is not trusted: {getattr(reason, 'verify_message', '')}",
          "set SSL_CERT_FILE to the file of the authority that signed it"),
         (ssl.SSLError, _tls_trouble(reason), "check scheme and port of the address"),
-        ((TimeoutError, socket.timeout), _waited(exchange), None),
+        ((TimeoutError, socket.timeout), _waited(allowed), None),
         (ConnectionRefusedError, "nothing listens there (connection refused)",
          "start it, or correct the address in the settings"),
         (socket.gaierror, f"the name of the host is not known: {getattr(reason, 'strerror', '')}", None),
@@ -411,10 +420,10 @@ def _explained(reason, exchange):
     return str(reason) or type(reason).__name__, None
 
 
-def _waited(exchange):
-    if exchange.idle is None or time.monotonic() >= exchange.deadline:
-        return f"no whole answer within {exchange.timeout:g} seconds"
-    return f"nothing moved for {exchange.idle:g} seconds"
+def _waited(allowed):
+    if allowed.idle is None or time.monotonic() >= allowed.deadline:
+        return f"no whole answer within {allowed.timeout:g} seconds"
+    return f"nothing moved for {allowed.idle:g} seconds"
 
 
 # What OpenSSL calls it when the other side answers without TLS.

@@ -36,7 +36,7 @@ def signed(method, path, query, headers, payload=b"", keys=SUITE_KEYS, scope=SUI
 # The published vectors, where they lie beside this checkout.
 
 # Normalising is what S3 must not do, and no request of ours has two headers of one name or a line break in one.
-NOT_OURS = ("-normalized", "header-value-multiline", "header-key-duplicate")
+NOT_OURS = ("-normalized", "header-value-multiline", "header-key-duplicate", "header-value-order")
 
 
 def vectors():
@@ -55,7 +55,7 @@ def test_a_published_vector_is_signed_as_it_should_be(name):
     first, *lines = head.split("\n")
     method, target = first.rsplit(" ", 1)[0].split(" ", 1)
     path, _, query = target.partition("?")
-    headers = dict(line.split(":", 1) for line in lines)
+    headers = dict(line.split(":", 1) for line in lines if line)
     headers["X-Amz-Date"] = SUITE_SCOPE.moment
     keys = SUITE_KEYS._replace(token=context["credentials"].get("token"))
     if context["sign_body"]:
@@ -63,7 +63,9 @@ def test_a_published_vector_is_signed_as_it_should_be(name):
     if keys.token and not context.get("omit_session_token"):
         headers["X-Amz-Security-Token"] = keys.token
     pairs = [(unquote(name), unquote(value)) for name, _, value in (each.partition("=") for each in query.split("&"))]
-    found = signed(method, signing.encoded(unquote(path), "/"), query_string(pairs if query else ()), headers, body.encode())
+    found = signed(
+        method, signing.encoded(unquote(path), "/"), query_string(pairs if query else ()), headers, body.encode()
+    )
     files = ("header-canonical-request.txt", "header-string-to-sign.txt", "header-signature.txt")
     assert list(found) == [(folder / file).read_text(encoding="utf-8").rstrip("\n") for file in files]
 
@@ -103,7 +105,8 @@ def test_a_session_token_is_sent_and_signed():
 
 @pytest.mark.parametrize(("key", "path"), [
     ("a b+c", "/a%20b%2Bc"), ("a//b", "/a//b"), ("a/../b/./c", "/a/../b/./c"), ("100%", "/100%25"), ("%41", "/%2541"),
-    ("é~-._", "/%C3%A9~-._"), ("a=b&c?d#e", "/a%3Db%26c%3Fd%23e"), ("/x", "//x"), ("x/", "/x/"), ("$$'\"", "/%24%24%27%22"),
+    ("é~-._", "/%C3%A9~-._"), ("a=b&c?d#e", "/a%3Db%26c%3Fd%23e"), ("/x", "//x"), ("x/", "/x/"),
+    ("$$'\"", "/%24%24%27%22"),
 ])  # fmt: skip
 def test_a_key_is_encoded_once_and_never_normalised(key, path):
     account = make_account("https://s3.us-east-1.amazonaws.com", "bucket", EXAMPLE_KEYS)
@@ -116,15 +119,17 @@ def test_a_query_is_sorted_by_its_encoded_names_and_keeps_empty_values():
 
 
 def test_blanks_in_a_header_are_one_in_its_signature():
-    headers = {"My-Header2": "  \"a   b   c\" ", "my-header1": "  a \t b "}
-    assert canonical_request("GET", "/", "", headers, EMPTY).split("\n")[3:5] == ["my-header1:a b", 'my-header2:"a b c"']
+    headers = {"My-Header2": '  "a   b   c" ', "my-header1": "  a \t b "}
+    assert canonical_request("GET", "/", "", headers, EMPTY).split("\n")[3:5] == [
+        "my-header1:a b",
+        'my-header2:"a b c"',
+    ]
 
 
 # botocore as an oracle.
 
 names = st.text(st.sampled_from("ab+ /%.~é\U0001f418=&?#$'\"\\|{}[]()*!@:;,<>^`\t"), min_size=1, max_size=40)
 fields = st.text(st.sampled_from("abcXYZ019 +/=%"), max_size=20)
-
 
 
 @settings(max_examples=300, deadline=None)
@@ -135,7 +140,9 @@ fields = st.text(st.sampled_from("abcXYZ019 +/=%"), max_size=20)
     body=st.binary(max_size=50),
     token=st.sampled_from([None, "to/ken+="]),
     is_path_style=st.booleans(),
-    endpoint=st.sampled_from(["https://s3.eu-west-1.amazonaws.com", "http://localhost:9000", "https://h:443", "http://h:80"]),
+    endpoint=st.sampled_from(
+        ["https://s3.eu-west-1.amazonaws.com", "http://localhost:9000", "https://h:443", "http://h:80"]
+    ),
 )
 def test_we_sign_what_botocore_signs(key, pairs, meta, body, token, is_path_style, endpoint):
     keys = EXAMPLE_KEYS._replace(token=token)
@@ -169,6 +176,10 @@ def test_importing_it_loads_nothing_heavy():
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(os.path.dirname(__file__)).parent
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(os.path.dirname(__file__)).parent,
     )
     assert done.stdout == "[]\n"

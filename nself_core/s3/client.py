@@ -57,7 +57,7 @@ class Client:
             try:
                 response = self._send(asked)
             except Unreachable as error:
-                trouble = error
+                trouble = error.with_traceback(None)  # its frames would hold the body for as long as it lives
             else:
                 refused = answers.refusal(asked.method, response)
                 if refused is None or refused.status in accepts:
