@@ -331,7 +331,7 @@ def test_a_conditional_write_whose_answer_is_lost_is_ours(way, action):
     assert store.get("faults/" + action) == b"wal"
 
 
-def test_a_dead_fetch_leaves_what_the_next_goes_on_from(way, tmp_path):
+def test_a_dead_fetch_leaves_what_the_next_goes_on_from(way, tmp_path, monkeypatch):
     store, proxy = way
     data = hashlib.sha256(b"z").digest() * (4 * MIB // 32)
     store.put("faults/c", data)
@@ -344,7 +344,7 @@ def test_a_dead_fetch_leaves_what_the_next_goes_on_from(way, tmp_path):
             proxy.cut(MIB // 2, TO_CLIENT)
         return asked(one, **more)
 
-    cut.client.ask = dies
+    monkeypatch.setattr(cut.client, "ask", dies)
     with pytest.raises(Unreachable):
         fetch_file(cut, "faults/c", str(tmp_path / "f"), parallel=1, piece=MIB)
     assert not (tmp_path / "f").exists()
