@@ -72,6 +72,19 @@ def content(size, seed=b"x"):
     return (block * (size // len(block) + 1))[:size]
 
 
+def record_requests(store, monkeypatch):
+    """The list to which each request of `store` is added from now on."""
+    sent = []
+    asked = store.client.ask
+
+    def ask(one, **more):
+        sent.append(one)
+        return asked(one, **more)
+
+    monkeypatch.setattr(store.client, "ask", ask)
+    return sent
+
+
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
@@ -270,9 +283,7 @@ def test_an_upload_is_resumed_with_the_parts_that_are_there(store, folder, monke
     begun = list(find_uploads(store, folder))
     assert [each.key for each in begun] == [folder + "a"]
     assert [part.number for part in find_parts(store, begun[0])] == [1, 2]
-    sent = []
-    asked = store.client.ask
-    monkeypatch.setattr(store.client, "ask", lambda one, **more: (sent.append(one), asked(one, **more))[1])
+    sent = record_requests(store, monkeypatch)
     assert upload(store, folder + "a", io.BytesIO(data), resume=True, part=PART) == (STORED, len(data), sha256(data))
     assert [dict(one.query).get("partNumber") for one in sent if one.method == "PUT"] == ["3", "4"]
     fetched = []
@@ -391,14 +402,10 @@ def unfinished(store, key, path):
 def test_a_fetch_goes_on_where_a_dead_run_ended(store, large, tmp_path, monkeypatch):
     key, data = large
     unfinished(store, key, tmp_path / "f").write_bytes(data[: 2 * MIB + 5])
-    asked, ranges = store.client.ask, []
-    monkeypatch.setattr(
-        store.client,
-        "ask",
-        lambda one, **more: (ranges.append((one.headers or {}).get("Range")), asked(one, **more))[1],
-    )
+    sent = record_requests(store, monkeypatch)
     assert fetch_file(store, key, str(tmp_path / "f"), piece=MIB).resumed_at == 2 * MIB + 5
     assert (tmp_path / "f").read_bytes() == data
+    ranges = [(one.headers or {}).get("Range") for one in sent]
     assert ranges[1:] == [f"bytes={2 * MIB + 5}-{3 * MIB + 4}", f"bytes={3 * MIB + 5}-{len(data) - 1}"]
 
 
