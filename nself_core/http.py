@@ -3,6 +3,7 @@
 It stands on urllib, so that it works where only Python is. Proxies come from http_proxy, https_proxy, all_proxy and
 no_proxy (this host itself is never asked through one), certificates from SSL_CERT_FILE, SSL_CERT_DIR, or the names
 that requests and curl use. A time-out is for the whole exchange: a server that sends a byte now and then ends it too.
+Large bodies are given an idle time-out besides, so that a slow line has its hours and a dead one is left at once.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ JsonResponse.__doc__ = "An answer whose body was JSON: `document` is what it hel
 
 MAX_BODY = 64 * 1024 * 1024
 MAX_REDIRECTS = 5
+PIECE = 64 * 1024  # bytes of a body that are handed to the socket, or asked of it, at once
 
 # Headers that name the asker, whatever their value; those that hold one of the caller's secrets come on top.
 SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization", "x-hasura-admin-secret", "x-hasura-access-key")
@@ -36,25 +38,46 @@ CA_BUNDLES = (
 )
 
 
-class _Exchange(namedtuple("_Exchange", "method body timeout deadline secrets")):
-    """What stays the same over one request's redirects; `deadline` is on time.monotonic's clock."""
+class _Exchange(namedtuple("_Exchange", "method body secrets time")):
+    """What stays the same over one request's redirects."""
 
     __slots__ = ()
 
+    def pieces(self):
+        """The body as the socket is to be given it: each piece has a time-out of its own."""
+        whole = memoryview(self.body)
+        for start in range(0, len(whole), PIECE):
+            self.time.patience()
+            yield whole[start : start + PIECE]
 
-def request(method, url, headers=None, body=None, timeout=30, secrets=()):
+
+class _Time(namedtuple("_Time", "timeout deadline idle")):
+    """How long an exchange may take, in seconds; `deadline` is on time.monotonic's clock."""
+
+    __slots__ = ()
+
+    def patience(self):
+        """The seconds that the next byte may take. Raises TimeoutError where none are left."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the time for the whole exchange is over")
+        return left if self.idle is None else min(left, self.idle)
+
+
+def request(method, url, headers=None, body=None, timeout=30, secrets=(), *, idle=None, follow=True):
     """Ask once and return the Response, whatever its status.
 
     Arguments: `headers`, texts by name; `body`, bytes or None; `timeout`, seconds for the whole exchange; `secrets`,
-    texts that no error may show and no redirect may carry to another host. Redirects of GET and HEAD are followed.
+    texts that no error may show and no redirect may carry to another host; `idle`, seconds without a byte in either
+    direction, None for as many as `timeout`. Redirects of GET and HEAD are followed, unless `follow` is False.
     Raises UsageFailure for an address or a header that cannot be sent, Unreachable for everything on the way.
     """
     secrets = tuple(secret for secret in secrets if secret)
-    exchange = _Exchange(method, body, timeout, time.monotonic() + timeout, secrets)
+    exchange = _Exchange(method, body, secrets, _Time(timeout, time.monotonic() + timeout, idle))
     headers = _sendable(headers or {})
     for _ in range(MAX_REDIRECTS + 1):
         response = _ask(exchange, _checked(url), headers)
-        target = _redirect_target(method, response)
+        target = _redirect_target(method, response) if follow else None
         if target is None:
             return response
         headers = _headers_for(target, response.url, headers, secrets)
@@ -94,7 +117,7 @@ def _document(response, secrets):
         return json.loads(response.body)
     except (ValueError, RecursionError):
         pass
-    said = _first_line(response.body, secrets) or "an empty body"
+    said = first_line(response.body, secrets) or "an empty body"
     raise Unreachable(
         f"{_shown(response.url)} answered {response.status} and not in JSON: {said}",
         "something else than the expected server answers at this address: check it, and any proxy before it",
@@ -110,10 +133,10 @@ def _refusal(response, secrets):
         said = document.get("error") or document.get("message")
     except (ValueError, RecursionError, AttributeError):
         said = None
-    return redact(said, secrets) if isinstance(said, str) else _first_line(response.body, secrets)
+    return redact(said, secrets) if isinstance(said, str) else first_line(response.body, secrets)
 
 
-def _first_line(body, secrets):
+def first_line(body, secrets):
     """What a body says in one line: an HTML page's title, or its first line that is not empty."""
     import html
     import re
@@ -235,19 +258,16 @@ def _is_this_host(host):
 class _TimedReader(io.RawIOBase):
     """The bytes of a socket until the deadline; a socket's own time-out would start anew with each byte."""
 
-    def __init__(self, sock, deadline):
+    def __init__(self, sock, allowed):
         self._sock = sock
-        self._deadline = deadline
+        self._allowed = allowed
         self._raw = sock.makefile("rb", buffering=0)
 
     def readable(self):
         return True
 
     def readinto(self, buffer):
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the time for the whole exchange is over")
-        self._sock.settimeout(left)
+        self._sock.settimeout(self._allowed.patience())
         return self._raw.readinto(buffer)
 
     def close(self):
@@ -255,8 +275,23 @@ class _TimedReader(io.RawIOBase):
         super().close()
 
 
-def _opener(deadline, proxy, is_secure):
-    """A urllib opener whose answers obey `deadline`; it follows no redirect and raises for no status."""
+def _send(kind, connection, arguments, options):
+    """Let `connection`, of the class `kind`, send a request.
+
+    A server that refuses a large body answers, and reads no further: its answer says more than the broken pipe.
+    """
+    try:
+        kind.request(connection, *arguments, **options)
+    except (BrokenPipeError, ConnectionResetError):
+        if connection.sock is None:
+            raise
+
+
+def _opener(allowed, proxy, is_secure):
+    """A urllib opener whose answers obey a _Time; it follows no redirect and raises for no status.
+
+    Its classes are garbage that only the collector finds, late: nothing in here may hold a body.
+    """
     import http.client
     import urllib.request
 
@@ -264,14 +299,20 @@ def _opener(deadline, proxy, is_secure):
         def __init__(self, sock, *args, **kwargs):
             super().__init__(sock, *args, **kwargs)
             untimed = self.fp
-            self.fp = io.BufferedReader(_TimedReader(sock, deadline))
+            self.fp = io.BufferedReader(_TimedReader(sock, allowed))
             untimed.close()
 
     class Plain(http.client.HTTPConnection):
         response_class = TimedResponse
 
+        def request(self, *arguments, **options):
+            _send(http.client.HTTPConnection, self, arguments, options)
+
     class Secure(http.client.HTTPSConnection):
         response_class = TimedResponse
+
+        def request(self, *arguments, **options):
+            _send(http.client.HTTPSConnection, self, arguments, options)
 
     context = _tls_context() if is_secure else None
 
@@ -315,11 +356,13 @@ def _ask(exchange, url, headers):
     import urllib.request
 
     proxy = _proxy_for(url)
-    opener = _opener(exchange.deadline, proxy, "https:" in (url[:6].lower(), (proxy or "")[:6].lower()))
-    left = max(exchange.deadline - time.monotonic(), 0.001)
-    asked = urllib.request.Request(url, exchange.body, headers, method=exchange.method)
+    opener = _opener(exchange.time, proxy, "https:" in (url[:6].lower(), (proxy or "")[:6].lower()))
+    if exchange.body is not None:
+        headers = {**headers, "Content-Length": str(len(exchange.body))}
+    body = None if exchange.body is None else exchange.pieces()
+    asked = urllib.request.Request(url, body, headers, method=exchange.method)
     try:
-        with opener.open(asked, timeout=left) as answer:
+        with opener.open(asked, timeout=exchange.time.patience()) as answer:
             found = {name.lower(): value for name, value in answer.headers.items()}
             return Response(answer.status, found, _read(answer), url)
     except urllib.error.URLError as error:
@@ -334,7 +377,7 @@ def _read(answer):
 
     parts, size = [], 0
     while True:
-        part = answer.read(65536)
+        part = answer.read(PIECE)
         if not part:
             break
         parts.append(part)
@@ -348,12 +391,12 @@ def _read(answer):
 
 def _failure(reason, exchange, url, proxy):
     """The Unreachable that says what `reason`, an exception of the network's libraries, means."""
-    said, hint = _explained(reason, exchange.timeout)
+    said, hint = _explained(reason, exchange.time)
     way = f" (through the proxy {_shown(proxy)})" if proxy else ""
     return Unreachable(redact(f"{_shown(url)}{way}: {said}", exchange.secrets), hint)
 
 
-def _explained(reason, timeout):
+def _explained(reason, allowed):
     """What went wrong and what to do, as two texts; the second may be None."""
     import http.client
     import socket
@@ -363,7 +406,7 @@ def _explained(reason, timeout):
         (ssl.SSLCertVerificationError, f"its certificate is not trusted: {getattr(reason, 'verify_message', '')}",
          "set SSL_CERT_FILE to the file of the authority that signed it"),
         (ssl.SSLError, _tls_trouble(reason), "check scheme and port of the address"),
-        ((TimeoutError, socket.timeout), f"no whole answer within {timeout:g} seconds", None),
+        ((TimeoutError, socket.timeout), _waited(allowed), None),
         (ConnectionRefusedError, "nothing listens there (connection refused)",
          "start it, or correct the address in the settings"),
         (socket.gaierror, f"the name of the host is not known: {getattr(reason, 'strerror', '')}", None),
@@ -375,6 +418,12 @@ def _explained(reason, timeout):
         if isinstance(reason, kinds):
             return said, hint
     return str(reason) or type(reason).__name__, None
+
+
+def _waited(allowed):
+    if allowed.idle is None or time.monotonic() >= allowed.deadline:
+        return f"no whole answer within {allowed.timeout:g} seconds"
+    return f"nothing moved for {allowed.idle:g} seconds"
 
 
 # What OpenSSL calls it when the other side answers without TLS.

@@ -12,6 +12,7 @@ import signal
 
 import pytest
 from bed.gaps import Gap, GapReporter, not_run
+from bed.object_store import object_store
 from bed.pooler import Pooler
 from bed.projects import Project, Runner
 from bed.proxy import Proxy
@@ -175,6 +176,14 @@ def pooler(bed):
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server(bed):
+    """A real S3 server with one bucket, see bed/object_store. It is shared: write under a prefix of your own."""
+    store = _or_gap(object_store, bed.session)
+    yield store
+    store.close()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ FLOORS = [
     {"failures", "__init__"},
     {"redaction", "output", "env_files", "environments", "settings", "consent", "shapes", "yaml_reader"},
     {"plan", "processes", "sql"},
-    {"postgres", "http"},
+    {"postgres", "http", "s3"},
     {"guard", "bookkeeping", "catalogue", "row_counts"},
     {"hasura"},
     {"migrations", "seeds", "fixtures", "backups", "inventory", "shell", "server", "teardown"},

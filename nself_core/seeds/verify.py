@@ -56,7 +56,7 @@ def _check_one(database, work, tables, twice):
 
 def _findings(database, work, tables, twice):
     session = database.session()
-    settings = (statement.text for statement in transaction_settings(work.script))
+    settings = (statement.text for statement in transaction_settings(work.script.statements))
     begin = (work.script.begin_text or "BEGIN", *settings, *timeouts(work.script, "SET LOCAL"))
     session.execute(*begin, f"SELECT {NOTICE_DEATH}")
     before = _count(session, tables)
@@ -76,7 +76,7 @@ def _findings(database, work, tables, twice):
 def _run(session, work):
     # As behind a run: neither the second one nor what is asked then depends on what the seed has set.
     closing = ("SET CONSTRAINTS ALL IMMEDIATE", *RESET_SESSION)
-    statements = work.script.statements[len(transaction_settings(work.script)) :]
+    statements = work.script.statements[len(transaction_settings(work.script.statements)) :]
     for _ in session.perform([Unit(work, (), statements, closing)]):
         pass
 

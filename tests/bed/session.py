@@ -106,7 +106,7 @@ def remove_folder(folder):
 
     A process counts as such a server only when it works in the very folder that names it in its pid file.
     """
-    for pid_file in [*folder.glob("**/postmaster.pid"), *folder.glob("**/pgbouncer.pid")]:
+    for pid_file in [path for name in ("postmaster", "pgbouncer", "swift-*") for path in folder.glob(f"**/{name}.pid")]:
         pid = int(pid_file.read_text(encoding="utf-8").split()[0])
         with contextlib.suppress(OSError):
             if os.path.samefile(f"/proc/{pid}/cwd", pid_file.parent):
