@@ -568,7 +568,7 @@ def test_dry_run_shows_every_statement_and_changes_nothing(shop):
     outcome = seeded(
         shop, {"accounts.csv": "id,name\n1,a\n", "b.sql": "COPY orders (note) FROM stdin;\nx\n\\.\n"}, "--dry-run"
     )
-    assert 'COPY "public"."accounts" ("id", "name") FROM STDIN WITH (FORMAT csv);' in outcome.ok().out
+    assert 'COPY "public"."accounts" ("id", "name") FROM STDIN WITH (FORMAT csv, HEADER);' in outcome.ok().out
     assert "-- the rows of seeds/accounts.csv" in outcome.out
     assert "COPY orders (note) FROM stdin;\nx\n\\." in outcome.out
     assert schemas(shop) == []

@@ -112,21 +112,21 @@ def test_a_data_file_is_named_after_its_table(tmp_path, name, found):
 
 
 @pytest.mark.parametrize(
-    ("content", "columns", "lines", "skip"),
+    ("content", "columns", "skip"),
     [
-        (b"a,b\n1,2\n", ("a", "b"), 1, 4),
-        (b"a,b\r\n1,2\r\n", ("a", "b"), 1, 5),
-        (b"a,b", ("a", "b"), 1, 3),
-        (b"\xef\xbb\xbfa,b\n", ("a", "b"), 1, 7),
-        (b'"a ""x""","b,c"\n', ('a "x"', "b,c"), 1, 16),
-        (b'"a\nb",c\n1,2\n', ("a\nb", "c"), 2, 8),
-        ("a\u2028b,c\x0cd,\x85\n".encode(), ("a\u2028b", "c\x0cd", "\x85"), 1, 13),
-        ("$$,%s,ü\n".encode(), ("$$", "%s", "ü"), 1, 9),
+        (b"a,b\n1,2\n", ("a", "b"), 4),
+        (b"a,b\r\n1,2\r\n", ("a", "b"), 5),
+        (b"a,b", ("a", "b"), 3),
+        (b"\xef\xbb\xbfa,b\n", ("a", "b"), 7),
+        (b'"a ""x""","b,c"\n', ('a "x"', "b,c"), 16),
+        (b'"a\nb",c\n1,2\n', ("a\nb", "c"), 8),
+        ("a\u2028b,c\x0cd,\x85\n".encode(), ("a\u2028b", "c\x0cd", "\x85"), 13),
+        ("$$,%s,ü\n".encode(), ("$$", "%s", "ü"), 9),
     ],
 )
-def test_the_columns_stand_in_the_header(tmp_path, content, columns, lines, skip):
+def test_the_columns_stand_in_the_header(tmp_path, content, columns, skip):
     data = read_csv(seed_of(tmp_path, "t.csv", content))
-    assert (data.columns, data.head_lines, data.file.skip) == (columns, lines, skip)
+    assert (data.columns, data.file.skip) == (columns, skip)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_column_that_the_table_has_not_or_computes_is_refused_before_anything_
 
 def test_into_an_empty_table_a_csv_goes_straight(tmp_path):
     work = with_statements(work_of(tmp_path, "t.csv", "a,b\n1,2\n"), table("a", "b"), True)
-    assert texts(work) == ['COPY "public"."t" ("a", "b") FROM STDIN WITH (FORMAT csv)']
+    assert texts(work) == ['COPY "public"."t" ("a", "b") FROM STDIN WITH (FORMAT csv, HEADER)']
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_file_that_is_gone_is_told_by_the_name_people_know(tmp_path):
         assert failure.place == "seeds/none.csv"
 
 
-def copied(path, text='COPY "t" ("a") FROM STDIN WITH (FORMAT csv)', skip=2):
+def copied(path, text='COPY "t" ("a") FROM STDIN WITH (FORMAT csv, HEADER)', skip=2):
     """(psql's text, the pieces that went to a file of ours) for a COPY of the file at `path`."""
     kept = []
 
@@ -310,7 +310,7 @@ def test_a_psql_here_reads_another_file_where_a_line_would_end_the_data_or_the_p
 def test_a_column_whose_name_has_a_line_end_goes_with_its_statement_in_a_file(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('"a\nb"\n1\n')
-    text, kept = copied(path, 'COPY "t" ("a\nb") FROM STDIN WITH (FORMAT csv)', 6)
+    text, kept = copied(path, 'COPY "t" ("a\nb") FROM STDIN WITH (FORMAT csv, HEADER)', 6)
     (whole,) = kept
     assert whole.endswith('WITH (FORMAT csv, HEADER)$nself$ \\gexec\n"a\nb"\n1\n')
     assert "\\i '/tmp/it\\'s'\n" in text

@@ -78,11 +78,6 @@ class Database:
         return self.reach.database if self.reach.kind == "container" else self.reach.server.database
 
     @property
-    def session_reads_files(self):
-        """Whether the session's psql reads a DataFile by itself, its header too."""
-        return self.reach.kind != "container" and self.reach.driver == "psql"
-
-    @property
     def name(self):
         """The database's own name, as the server says it."""
         return self.rows("SELECT pg_catalog.current_database() AS name")[0]["name"]

@@ -79,23 +79,20 @@ def _bytes(text):
 def _file_copy(statement, in_file):
     """What makes psql run a COPY … FROM STDIN in CSV format whose data is a DataFile.
 
-    A psql on this host reads the file itself, by \\copy, which wants it all on one line, and gives the server its
-    head, too, so that lines count from there.
+    A psql on this host reads the file itself, by \\copy, which wants it all on one line.
     """
     data = statement.copy_data
     if not in_file:
         yield _bytes(_run(statement.text))
-        yield from data.chunks()
+        yield from data.pieces()
         yield b"\\.\n"
         return
-    target, _, options = statement.text.rpartition(" FROM STDIN ")
-    options = f"{options[:-1]}, HEADER)" if data.skip else options
     if {*"\r\n"} & {*statement.text}:
-        path = in_file(_bytes(_run(f"{target} FROM STDIN {options}")), data.head(), *data.chunks())
-        yield _bytes(_include(path))
+        yield _bytes(_include(in_file(_bytes(_run(statement.text)), *data.pieces())))
         return
+    target, _, options = statement.text.rpartition(" FROM STDIN ")
     copies = {*"\r\n"} & {*data.path} or not data.is_plain()
-    path = in_file(data.head(), *data.chunks()) if copies else data.path
+    path = in_file(*data.pieces()) if copies else data.path
     quoted = path.replace("'", "''")
     yield _bytes(f"\\copy {target[5:]} FROM '{quoted}' {options}\n")
 

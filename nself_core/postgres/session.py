@@ -56,6 +56,15 @@ class DataFile(namedtuple("DataFile", "path skip file", defaults=(None,))):
             # The server refuses two kinds of line end in one file.
             yield b"\r\n" if self.head().endswith(b"\r\n") else b"\n"
 
+    def pieces(self):
+        """The head and then `chunks`: what a COPY with HEADER reads, whose lines then count from the file's first.
+
+        (Without it the server does not count the line ends inside the first row.)
+        """
+        head = self.head()
+        yield head if head.endswith(b"\n") else head + b"\n"
+        yield from self.chunks()
+
     def is_plain(self):
         """Whether `chunks` would send it as it is. Raises as `chunks` does."""
         return not any(_is_end(line) for lines in self._lines() for line in lines if line[:2] == END_LINE)

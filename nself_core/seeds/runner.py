@@ -128,7 +128,7 @@ def seed_failure(database, failed):
     statement = script.statements[failed.index + len(transaction_settings(script.statements))]
     line, column = statement.line, statement.column
     if work.data is not None:
-        line, column = _data_line(error, work, statement, database), None
+        line, column = _data_line(error, work, statement), None
     failure = failure_of(error, database.where, statement.text, script.file, line, column, SeedFailed)
     if work.data is not None:
         failure.line, failure.column = line, None  # a place in SQL that we made is none in the file
@@ -136,17 +136,17 @@ def seed_failure(database, failed):
     return failure
 
 
-def _data_line(error, work, statement, database):
+def _data_line(error, work, statement):
     """The line of a data file that the server speaks of, None where it names none.
 
-    In a CSV it counts from where the data begin that it was sent; of JSON it has got a batch of rows.
+    In a CSV it counts from the header, which it is sent, too; of JSON it has got a batch of rows.
     """
     if not isinstance(work.data, CsvData):
         return statement.line
     if not isinstance(statement.copy_data, DataFile):
         return None
     found = re.search(COPY_LINE, error.context or "", re.MULTILINE | re.DOTALL)
-    return int(found[1]) + (0 if database.session_reads_files else work.data.head_lines) if found else None
+    return int(found[1]) if found else None
 
 
 def _lost(where, lost):

@@ -10,7 +10,7 @@ import json
 from collections import namedtuple
 
 from nself_core.failures import FileFailure
-from nself_core.postgres.session import DataFile
+from nself_core.postgres.session import END_LINE, DataFile
 from nself_core.seeds.files import CSV, JSON, PROGRAMS
 from nself_core.sql.lexer import Statement
 from nself_core.sql.quoting import identifier, literal
@@ -28,8 +28,8 @@ Work.__doc__ = """A seed to run.
 statements put rows into; `data`, the CsvData or JsonData of a data file, else None.
 """
 
-CsvData = namedtuple("CsvData", "columns file head_lines")
-CsvData.__doc__ = "`columns` of the header, the DataFile behind it, and how many lines the header takes."
+CsvData = namedtuple("CsvData", "columns file")
+CsvData.__doc__ = "`columns` of the header, and the DataFile behind it."
 JsonData = namedtuple("JsonData", "batches")
 JsonData.__doc__ = "Rows with the same keys, one after another: (columns, JSON text of an array, line of the first)."
 
@@ -85,8 +85,7 @@ def read_csv(seed):
     """The CsvData of a CSV file. Raises FileFailure for a header that names no columns, or one twice."""
     import csv
 
-    head, head_lines = _csv_head(seed)
-    skip = len(head)
+    head = _csv_head(seed)
     text = _decoded(head[3:] if head.startswith(b"\xef\xbb\xbf") else head, seed)
     csv.field_size_limit(2**31 - 1)
     try:
@@ -95,23 +94,25 @@ def read_csv(seed):
         hint = "a quote stands around a whole name, and is doubled inside"
         raise FileFailure("its first line cannot be read as CSV", hint, file=seed.file, line=1) from None
     _check_columns(columns, seed)
-    return CsvData(columns, DataFile(seed.path, skip, seed.file), head_lines)
+    return CsvData(columns, DataFile(seed.path, len(head), seed.file))
 
 
 def _csv_head(seed):
-    """The bytes of the first record, and how many lines it takes."""
-    head, count = b"", 0
+    """The bytes of the first record."""
+    head = b""
     try:
         with open(seed.path, "rb") as stream:
             while line := stream.readline():
-                head, count = head + line, count + 1
+                head += line
                 if head.count(b'"') % 2 == 0:
                     break
     except OSError as error:
         raise FileFailure(f"cannot be read: {error.strerror}", file=seed.file) from error
     if b"\r" in head.rstrip(b"\r\n"):
         raise FileFailure("its lines end in CR alone", "save it with LF or CRLF", file=seed.file, line=1)
-    return head, count
+    if any(line.rstrip(b"\r\n") == END_LINE for line in head.split(b"\n")):
+        raise FileFailure("a line of its header is \\., which ends the data for psql", file=seed.file, line=1)
+    return head
 
 
 def _decoded(data, seed):
@@ -272,7 +273,7 @@ def _csv_statements(work, table, is_empty):
 
 
 def _copy(target, columns):
-    return f"COPY {target} ({columns}) FROM STDIN WITH (FORMAT csv)"
+    return f"COPY {target} ({columns}) FROM STDIN WITH (FORMAT csv, HEADER)"
 
 
 def _columns(names, prefix=""):
