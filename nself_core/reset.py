@@ -70,6 +70,8 @@ def plan_reset(settings, database, everything, tell):
     made = find_made(database, creations)
     scope = _scope(settings.prefixes, made if everything else [])
     facts = perform.read_facts(database, scope, tell)
+    if facts.records.get(("hdb_catalog", "schema_migrations"), 0) != len(found.ledger.records):
+        raise CheckFailed("another run is changing the database; nothing was dropped", "run it again when it has ended")
     check_left(made, facts.closure.gone, everything)
     hint = "drop them first, or run: nself-db drop --cascade, then: nself-db migrate up"
     dropping = drop.plan_drop(scope, facts, hint=hint)

@@ -8,15 +8,16 @@ import json
 import os
 import secrets
 import stat
+import subprocess
 import time
 
 import pytest
-from bed.local_processes import host_programs
 from bed.servers import NASTY_NAME
 from psycopg import sql
 
 from nself_core.backups.folder import give_name, reserve
 from nself_core.backups.names import file_name
+from nself_core.postgres.toolchain import find_clients
 
 FORMATS = ("custom", "plain", "directory")
 FILL = """
@@ -54,9 +55,10 @@ def modes(path):
 
 
 def refused_as_too_old(project, *options):
-    """Whether this host's programs are older than the server that a URL leads to; then the backup says so."""
+    """Whether all programs here are older than the server that a URL leads to; then the backup says so."""
     server = project.database.server
-    if not server.kind.startswith("url") or server.version <= host_programs()[1]:
+    newest = subprocess.run([find_clients("pg_dump")[0], "--version"], capture_output=True, text=True).stdout
+    if not server.kind.startswith("url") or server.version <= int(newest.split()[2].split(".")[0]):
         return False
     error = project.run("backup", *options, "--json").json()["error"]
     assert error["exit_code"] == 2

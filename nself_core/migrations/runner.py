@@ -20,11 +20,12 @@ from nself_core.guard.requirements import describe
 from nself_core.migrations import ledger as ledgers
 from nself_core.migrations import partial, units
 from nself_core.output import Report
-from nself_core.postgres.errors import RETRYABLE, connection_failure, failure_of
+from nself_core.postgres.errors import CHECK_PLACE, RETRYABLE, connection_failure, failure_of
 from nself_core.postgres.session import CLOSING, ConnectionLost, StatementFailed
 from nself_core.processes import ignore_interrupts
 
 TRIES = 3
+GO_ON = "what was not committed is undone; run the same command again, it goes on from there"
 FIRST_PAUSE = 0.5  # seconds; doubled and jittered for each further try
 
 Options = namedtuple("Options", "direction lock_wait guard tell choose_again", defaults=(None,))
@@ -57,6 +58,8 @@ def run(database, works, options):
     except Failure as failure:
         failure.data = {**state.data(), **(failure.data or {})}
         failure.warnings = tuple(state.warnings)
+        if state.process and failure.hint == CHECK_PLACE:
+            failure.hint = GO_ON  # it was reached, and lost between two files
         if state.done:
             failure.message += f" ({state.told_done()} before it)"
         raise
@@ -252,7 +255,7 @@ def stream_failure(where, work, failed):
 def lost_failure(where, lost):
     """The failure of a run whose connection was lost: the statement that ran then, and what becomes of the file."""
     failure = connection_failure(lost.text, where)
-    failure.hint = "what was not committed is undone; run the same command again, it goes on from there"
+    failure.hint = GO_ON
     script = getattr(lost.label, "script", None)
     if script and isinstance(lost.index, int):
         statement = script.statements[lost.index + len(transaction_settings(script.statements))]

@@ -212,6 +212,7 @@ def _beside(statement, error):
     return line[start:end + 1]
 
 
+CHECK_PLACE = "start the stack, or check host, port and database"
 REFUSED_LOGIN = ("authentication failed", "no password supplied", "pg_hba.conf", "permission denied for database")
 
 
@@ -229,4 +230,4 @@ def connection_failure(text, where):
         return CredentialsRefused(f"{where} refused the login: {message}", hint)
     if "does not exist" in low and "database" in low:
         return Unreachable(f"{where}: {message}", "create the database, or set POSTGRES_DB to the one that is meant")
-    return Unreachable(f"{where} cannot be reached: {message}", "start the stack, or check host, port and database")
+    return Unreachable(f"{where} cannot be reached: {message}", CHECK_PLACE)
