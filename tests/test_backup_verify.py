@@ -45,7 +45,7 @@ class Stopped:
 
     where = "container app_postgres, database app"
 
-    class reach:  # noqa: N801
+    class reach:
         kind = "container"
         container = "app_postgres"
 
@@ -368,7 +368,7 @@ def test_a_tar_that_is_cut_or_foreign(tmp_path, spoil):
     target.mkdir()
     (source / "name").write_bytes(b"x" * 600)
     unpacking = Unpacking(str(target), lambda done: None)
-    with pytest.raises(FileFailure):  # noqa: PT012
+    with pytest.raises(FileFailure):
         unpacking(spoil(b"".join(tar_of(source))))
         unpacking.close()
     unpacking.abandon()
