@@ -173,6 +173,7 @@ def _pump(child, sink, source):
         os.set_blocking(end.fileno(), False)
     words, waiting = bytearray(), b""
     gathering = _Gathering(child.stdout)
+    _enlarge(child.stdin)
     while not (child.stdout.closed and child.stderr.closed):
         if source is not None and not waiting and not child.stdin.closed:
             waiting = next((data for data in source if data), b"")
