@@ -374,7 +374,7 @@ def build_pyz(python, work, output):
     say("building nself-db.pyz")
     target = os.path.join(output, "nself-db.pyz")
     site = stage_site(python, work)
-    options = ["--site-packages", site, "--entry-point", "nself_db:main", "--python", "/usr/bin/env python3"]
+    options = ["--site-packages", site, "--entry-point", "nself_db:start", "--python", "/usr/bin/env python3"]
     options += ["--compressed", "--reproducible", "--output-file", target]
     call([python, "-m", "shiv", *options], env=reproducible_variables())
     return target
@@ -404,7 +404,7 @@ def build_binary(python, work, output):
     say("building nself-db")
     start = os.path.join(work, "start.py")
     with open(start, "w", encoding="utf-8") as file:
-        file.write("import sys\n\nfrom nself_db import main\n\nsys.exit(main())\n")
+        file.write("from nself_db import start\n\nstart()\n")
     options = ["--onefile", "--strip", "--name", "nself-db", "--log-level", "WARN", "--noconfirm", "--clean"]
     options += ["--distpath", output, "--workpath", work, "--specpath", work, "--paths", ROOT]
     options += ["--collect-submodules", "nself_core", "--collect-submodules", "psycopg"]

@@ -102,6 +102,10 @@ def test_help_has_the_sentence_the_options_and_the_example(row, run):
     assert row.help[0].isupper() and row.help.endswith(".")
 
 
+def test_the_help_of_a_group_is_shown_whatever_options_stand_beside_it(run):
+    assert run("--env", "dev", "migrate", "--help", "--url", "x").ok().out == run("migrate", "--help").ok().out
+
+
 @pytest.mark.parametrize("row", nself_db.COMMANDS, ids=PATHS)
 def test_the_example_is_a_command_line_that_parses(row):
     path, rest = nself_db.find_command(shlex.split(row.example)[1:])
