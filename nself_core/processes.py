@@ -141,10 +141,10 @@ def run(argv, env=None, input=None, timeout=None, **options):
     try:
         out, err = child.communicate(None if input is None else input.encode(), timeout)
     except subprocess.TimeoutExpired:
-        kill(child)
+        _kill_group(child)
         raise Unreachable(f"{os.path.basename(argv[0])} gave no answer within {timeout} seconds") from None
     except BaseException:
-        kill(child)
+        _kill_group(child)
         raise
     return Completed(child.returncode, _text(out), _text(err))
 
@@ -171,6 +171,18 @@ def kill(child):
         if stream:
             _close(stream)
     child.wait()
+
+
+def _kill_group(child):
+    """End a child of `run` with all that it has started: a node or tsx may be a script that runs the real one."""
+    import signal
+
+    if child.returncode is None:  # and so its number is not yet another's
+        try:
+            os.killpg(child.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # all of them have ended, or run as another user: `kill` does what can be done
+    kill(child)
 
 
 def replace(argv, env):

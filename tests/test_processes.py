@@ -83,6 +83,26 @@ def test_a_child_that_takes_too_long_is_ended():
     assert time.monotonic() - started < 10
 
 
+def test_what_a_child_has_started_ends_with_it(tmp_path):
+    note = tmp_path / "pid"
+    with pytest.raises(Unreachable, match="within 1 seconds"):
+        processes.run(["sh", "-c", f"sleep 60 & echo $! > '{note}'; wait"], timeout=1)
+    pid = int(note.read_text())
+    deadline = time.monotonic() + 10
+    while _is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _is_running(pid)
+
+
+def _is_running(pid):
+    """Whether a process runs; one that nobody has collected yet has no command line any more."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:
+            return bool(stream.read())
+    except OSError:
+        return False
+
+
 def test_a_child_is_in_a_session_of_its_own():
     child = processes.start(["sleep", "30"])
     try:

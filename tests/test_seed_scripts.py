@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -17,7 +18,16 @@ from nself_core.postgres.psql import stream_text
 from nself_core.postgres.session import DataFile, Unit
 from nself_core.seeds import scripts
 from nself_core.seeds.files import Seed
-from nself_core.seeds.scripts import check_columns, read_csv, read_json, read_works, table_of, with_statements
+from nself_core.seeds.scripts import (
+    Work,
+    check_columns,
+    read_csv,
+    read_json,
+    read_works,
+    row_by_row,
+    table_of,
+    with_statements,
+)
 from nself_core.sql.lexer import Statement
 
 
@@ -112,7 +122,7 @@ def test_a_data_file_is_named_after_its_table(tmp_path, name, found):
 
 
 @pytest.mark.parametrize(
-    ("content", "columns", "skip"),
+    ("content", "columns", "head"),
     [
         (b"a,b\n1,2\n", ("a", "b"), 4),
         (b"a,b\r\n1,2\r\n", ("a", "b"), 5),
@@ -124,9 +134,9 @@ def test_a_data_file_is_named_after_its_table(tmp_path, name, found):
         ("$$,%s,ü\n".encode(), ("$$", "%s", "ü"), 9),
     ],
 )
-def test_the_columns_stand_in_the_header(tmp_path, content, columns, skip):
+def test_the_columns_stand_in_the_header(tmp_path, content, columns, head):
     data = read_csv(seed_of(tmp_path, "t.csv", content))
-    assert (data.columns, data.file.skip) == (columns, skip)
+    assert (data.columns, len(data.file.head())) == (columns, head)
 
 
 @pytest.mark.parametrize(
@@ -214,10 +224,13 @@ def read_back(data):
     return rows
 
 
-def sent(tmp_path, content, head=b""):
+def sent(tmp_path, content, head=b"", checksum=None):
+    """What of a file with the header `head` is sent behind it."""
     path = tmp_path / "t.csv"
     path.write_bytes(head + content)
-    return b"".join(DataFile(str(path), len(head)).chunks())
+    told = b"".join(DataFile(str(path), "seeds/t.csv", checksum).chunks())
+    assert told.startswith(head)
+    return told[len(head) :]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +240,7 @@ def sent(tmp_path, content, head=b""):
         (b"a", b"a\n"),
         (b"", b""),
         (b"\\.\nb\n", b'"\\."\nb\n'),
-        (b"a\r\n\\.\r\nb", b'a\r\n"\\."\r\nb\n'),
+        (b"a\n\\.\nb", b'a\n"\\."\nb\n'),
         (b"\\.", b'"\\."\n'),
         (b'"x\n\\.\ny"\n', b'"x\n"\\".\ny"\n'),
         (b'"x""\n\\.\n"\n\\.\n', b'"x""\n"\\".\n"\n"\\."\n'),
@@ -238,6 +251,22 @@ def sent(tmp_path, content, head=b""):
 def test_no_line_could_be_read_as_the_end_of_the_data(tmp_path, content, wanted):
     assert sent(tmp_path, content) == wanted
     assert sent(tmp_path, content, b"head\n") == wanted
+
+
+@pytest.mark.parametrize("head", [b"head\r\n", b'"he\nad",x\r\n'])
+def test_the_last_line_ends_as_the_first_record_does(tmp_path, head):
+    assert sent(tmp_path, b"a\r\n\\.\r\nb", head) == b'a\r\n"\\."\r\nb\r\n'
+
+
+@pytest.mark.parametrize("content", [b"1\n", b"1\n\\.\n", b"", b"1"])
+def test_bytes_that_are_not_those_that_were_announced_are_refused(tmp_path, content):
+    right = hashlib.sha256(b"a\n" + content).hexdigest()
+    sent(tmp_path, content, b"a\n", right)
+    (tmp_path / "t.csv").write_bytes(b"a\n2\n")
+    data = DataFile(str(tmp_path / "t.csv"), "seeds/t.csv", right)
+    for ask in (lambda: list(data.chunks()), data.is_plain):
+        failure = refusal(ask)
+        assert (failure.message, failure.place) == ("it was changed after the run had begun", "seeds/t.csv")
 
 
 PIECES = st.lists(st.sampled_from([b"\\.", b"\n", b'"', b'""', b"\\", b".", b"a", b","]), max_size=30).map(b"".join)
@@ -267,13 +296,13 @@ def test_a_nul_is_refused_with_its_line(tmp_path, head):
 
 
 def test_a_file_that_is_gone_is_told_by_the_name_people_know(tmp_path):
-    data = DataFile(str(tmp_path / "none.csv"), 0, "seeds/none.csv")
+    data = DataFile(str(tmp_path / "none.csv"), "seeds/none.csv")
     for ask in (lambda: list(data.chunks()), data.is_plain, data.head):
         failure = refusal(ask)
         assert failure.place == "seeds/none.csv"
 
 
-def copied(path, text='COPY "t" ("a") FROM STDIN WITH (FORMAT csv, HEADER)', skip=2):
+def copied(path, text='COPY "t" ("a") FROM STDIN WITH (FORMAT csv, HEADER)'):
     """(psql's text, the pieces that went to a file of ours) for a COPY of the file at `path`."""
     kept = []
 
@@ -281,7 +310,7 @@ def copied(path, text='COPY "t" ("a") FROM STDIN WITH (FORMAT csv, HEADER)', ski
         kept.append(b"".join(pieces).decode())
         return "/tmp/it's"
 
-    statement = Statement(text, 1, 1, 0, 1, DataFile(str(path), skip), True)
+    statement = Statement(text, 1, 1, 0, 1, DataFile(str(path)), True)
     return stream_text(Unit("u", (), (statement,), ()), "mark", in_file), kept
 
 
@@ -310,7 +339,7 @@ def test_a_psql_here_reads_another_file_where_a_line_would_end_the_data_or_the_p
 def test_a_column_whose_name_has_a_line_end_goes_with_its_statement_in_a_file(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('"a\nb"\n1\n')
-    text, kept = copied(path, 'COPY "t" ("a\nb") FROM STDIN WITH (FORMAT csv, HEADER)', 6)
+    text, kept = copied(path, 'COPY "t" ("a\nb") FROM STDIN WITH (FORMAT csv, HEADER)')
     (whole,) = kept
     assert whole.endswith('WITH (FORMAT csv, HEADER)$nself$ \\gexec\n"a\nb"\n1\n')
     assert "\\i '/tmp/it\\'s'\n" in text
@@ -349,7 +378,7 @@ def test_rows_with_the_same_keys_go_together_and_keep_their_order_and_their_digi
     text = '[{"a": 1.10, "b": 9007199254740993},\n{"b": 2, "a": 1e400},\n\n{"a": ' + "7" * 5000 + '},\n{"a": -0}]'
     batches = read_json(seed_of(tmp_path, "t.json", text)).batches
     assert [(columns, line) for columns, _, line in batches] == [(("a", "b"), 1), (("a",), 4)]
-    assert batches[0][1] == '[{"a": 1.10, "b": 9007199254740993},{"b": 2, "a": 1e400}]'
+    assert batches[0][1] == '[{"a": 1.10, "b": 9007199254740993},\n{"b": 2, "a": 1e400}]'
     assert "7" * 5000 in batches[1][1]
 
 
@@ -384,6 +413,27 @@ def test_every_row_is_in_one_batch_as_it_was(tmp_path_factory, rows, indent):
     batches = read_json(seed).batches
     assert [row for _, text, _ in batches for row in json.loads(text)] == rows
     assert all(tuple(sorted(row)) == columns for columns, text, _ in batches for row in json.loads(text))
+
+
+FEW_KEYS = st.lists(st.dictionaries(st.sampled_from("ab"), st.text(max_size=3), min_size=1), min_size=1, max_size=8)
+
+
+@given(FEW_KEYS, st.sampled_from([None, 1]), st.integers(0, 7))
+def test_every_row_can_be_told_apart_with_its_line(tmp_path_factory, rows, indent, number):
+    path = tmp_path_factory.mktemp("rows") / "t.json"
+    text = json.dumps(rows, indent=indent)
+    path.write_text(text, encoding="utf-8")
+    seed = Seed("seeds/t.json", str(path), "json", (), (), None)
+    found = with_statements(Work(seed, None, "c", ((None, "t"),), read_json(seed)), table("a"), True)
+    number = min(number, len(found.data.batches) - 1)
+    before, apart = found.script.statements[:number], row_by_row(found, number)
+    batch = json.loads(found.data.batches[number][1])
+    assert apart[:number] == before
+    assert len(apart) == number + len(batch)
+    if indent:
+        starts = [line for line, one in enumerate(text.split("\n"), 1) if one.startswith(" {")]
+        done = sum(len(json.loads(text)) for _, text, _ in found.data.batches[:number])
+        assert [one.line for one in apart[number:]] == starts[done : done + len(batch)]
 
 
 def test_a_key_that_is_no_column_is_refused_with_the_line_of_its_rows(tmp_path):

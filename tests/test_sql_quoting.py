@@ -6,13 +6,13 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pglast import parse_sql, parser
 
 from nself_core.failures import UsageFailure
 from nself_core.sql.lexer import split, tokens
-from nself_core.sql.quoting import bind, dollar, identifier, literal, qualified
+from nself_core.sql.quoting import array_text, bind, dollar, identifier, literal, qualified
 
 ALPHABET = st.sampled_from(
     ["'", '"', "\\", "$", "$$", "$nself$", "$nself1", ":a", "--", "/*", ";", "\n", "E", "a", "é"]
@@ -226,3 +226,28 @@ def test_bound_sql_is_one_statement_with_the_values_in_it(first, second):
     sql = bind("SELECT :a, :b", {"a": first, "b": second})
     assert len(split(sql)) == 1
     assert [constant.val.sval for constant in selected(sql)] == [first, second]
+
+
+# array_text
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([], "{}"),
+        ([1, -2, None, 1.5], "{1,-2,NULL,1.5}"),
+        ([True, False], "{t,f}"),
+        (["a", "", "NULL", "null"], '{"a","","NULL","null"}'),
+        (['"', "\\", "{", ",", " "], '{"\\"","\\\\","{",","," "}'),
+        ([[1, 2], [3, None]], "{{1,2},{3,NULL}}"),
+    ],
+)
+def test_a_list_is_written_as_postgres_reads_an_array(values, text):
+    assert array_text(values) == text
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(TEXT | st.none() | st.sampled_from(["NULL", "{}", " a ", "\u2003"]), max_size=8))
+def test_postgres_reads_the_same_list_back(plain_server, values):
+    (row,) = plain_server.admin(f"SELECT {literal(array_text(values))}::text[] AS read")
+    assert row["read"] == values

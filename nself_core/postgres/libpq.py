@@ -171,7 +171,7 @@ class LibpqSession:
         if copy_data is None:
             self._pg.put_copy_end(b"there is no data for this COPY in the file")
             return
-        for chunk in copy_data.pieces() if isinstance(copy_data, DataFile) else _chunks(copy_data.encode()):
+        for chunk in copy_data.chunks() if isinstance(copy_data, DataFile) else _chunks(copy_data.encode()):
             self._pg.put_copy_data(chunk)
             self._flush()
         self._pg.put_copy_end()

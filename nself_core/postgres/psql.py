@@ -84,15 +84,15 @@ def _file_copy(statement, in_file):
     data = statement.copy_data
     if not in_file:
         yield _bytes(_run(statement.text))
-        yield from data.pieces()
+        yield from data.chunks()
         yield b"\\.\n"
         return
     if {*"\r\n"} & {*statement.text}:
-        yield _bytes(_include(in_file(_bytes(_run(statement.text)), *data.pieces())))
+        yield _bytes(_include(in_file(_bytes(_run(statement.text)), *data.chunks())))
         return
     target, _, options = statement.text.rpartition(" FROM STDIN ")
     copies = {*"\r\n"} & {*data.path} or not data.is_plain()
-    path = in_file(*data.pieces()) if copies else data.path
+    path = in_file(*data.chunks()) if copies else data.path
     quoted = path.replace("'", "''")
     yield _bytes(f"\\copy {target[5:]} FROM '{quoted}' {options}\n")
 

@@ -27,27 +27,37 @@ DATA_CHUNK = 1 << 16
 END_LINE = b"\\."
 
 
-class DataFile(namedtuple("DataFile", "path skip file", defaults=(None,))):
-    """A COPY's data in CSV that stay in their file until they are sent.
+class DataFile(namedtuple("DataFile", "path file checksum", defaults=(None, None))):
+    """A COPY's data in CSV, with their header, that stay in their file until they are sent.
 
-    `path`; `skip`, how many bytes at its head are none of them; `file`, the path as people write it, for failures.
+    `path`; `file`, the same as people write it, for failures; `checksum`, the SHA-256 in hex that the bytes must have,
+    or None.
     """
 
     __slots__ = ()
 
     def head(self):
-        """The bytes that are skipped. Raises FileFailure where it cannot be read."""
+        """The bytes of its first record, which names the columns. Raises FileFailure where it cannot be read."""
+        head, quotes = [], 0
         with self._open() as stream:
-            return stream.read(self.skip)
+            try:
+                while line := stream.readline():
+                    head.append(line)
+                    quotes += line.count(b'"')
+                    if quotes % 2 == 0:
+                        break
+            except OSError as error:
+                raise self._unreadable(error) from None
+        return b"".join(head)
 
     def chunks(self):
         """Its bytes in pieces, with a line end at the end, and without a line that could be read as their end.
 
-        Raises FileFailure where it cannot be read, and for a NUL, at which psql would drop the rest of the line.
+        Raises FileFailure where it cannot be read, for a NUL, at which psql would drop the rest of the line, and behind
+        the last piece where the bytes are not those that were announced.
         """
         inside, last = False, b"\n"
-        for lines in self._lines():
-            last = b"".join(lines)
+        for last, lines in self._pieces():
             if END_LINE in last:
                 last = b"".join(_guarded(lines, inside))
             inside ^= last.count(b'"') % 2 == 1
@@ -56,35 +66,32 @@ class DataFile(namedtuple("DataFile", "path skip file", defaults=(None,))):
             # The server refuses two kinds of line end in one file.
             yield b"\r\n" if self.head().endswith(b"\r\n") else b"\n"
 
-    def pieces(self):
-        """The head and then `chunks`: what a COPY with HEADER reads, whose lines then count from the file's first.
-
-        (Without it the server does not count the line ends inside the first row.)
-        """
-        head = self.head()
-        yield head if head.endswith(b"\n") else head + b"\n"
-        yield from self.chunks()
-
     def is_plain(self):
         """Whether `chunks` would send it as it is. Raises as `chunks` does."""
-        return not any(_is_end(line) for lines in self._lines() for line in lines if line[:2] == END_LINE)
+        return not any(END_LINE in data and any(map(_is_end, lines)) for data, lines in self._pieces())
 
-    def _lines(self):
-        """Lists of lines, about DATA_CHUNK bytes each."""
+    def _pieces(self):
+        """(bytes, their lines), about DATA_CHUNK bytes each."""
+        import hashlib
+
+        digest, number = hashlib.sha256(), 0
         with self._open() as stream:
-            number = stream.read(self.skip).count(b"\n")
             try:
                 while lines := stream.readlines(DATA_CHUNK):
-                    self._check(lines, number)
+                    data = b"".join(lines)
+                    if b"\0" in data:
+                        raise self._nul(lines, number)
                     number += len(lines)
-                    yield lines
+                    digest.update(data)
+                    yield data, lines
             except OSError as error:
                 raise self._unreadable(error) from None
+        if self.checksum not in (None, digest.hexdigest()):
+            raise FileFailure("it was changed after the run had begun", "run again", file=self.file or self.path)
 
-    def _check(self, lines, number):
-        place = next((place for place, line in enumerate(lines, number + 1) if b"\0" in line), None)
-        if place is not None:
-            raise FileFailure("a NUL byte cannot stand in a text", file=self.file or self.path, line=place)
+    def _nul(self, lines, number):
+        place = next(place for place, line in enumerate(lines, number + 1) if b"\0" in line)
+        return FileFailure("a NUL byte cannot stand in a text", file=self.file or self.path, line=place)
 
     def _open(self):
         try:

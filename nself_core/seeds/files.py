@@ -8,6 +8,7 @@ from collections import namedtuple
 from nself_core.environments import ENV_ALIASES, environments
 from nself_core.failures import CheckFailed, FileFailure, UsageFailure
 from nself_core.seeds.directives import ALL, NOTHING, read_head
+from nself_core.seeds.imports import checksum_with_imports
 from nself_core.sql.source import checksum, checksum_of_data, read_text
 
 SQL, TYPESCRIPT, JAVASCRIPT, CSV, JSON = "sql", "typescript", "javascript", "csv", "json"
@@ -42,9 +43,14 @@ class Seed(namedtuple("Seed", "file path kind envs tags head")):
 
     @property
     def checksum(self):
-        """SHA-256 of its text with LF for line ends, of a data file's bytes. Raises FileFailure."""
+        """SHA-256 of its text with LF for line ends, a program's with what it imports, of a data file's bytes.
+
+        Raises FileFailure.
+        """
         if self.kind in (CSV, JSON):
             return checksum_of_data(self.path, self.file)
+        if self.kind in PROGRAMS:
+            return checksum_with_imports(self.path, self.text)
         return checksum(self.text)
 
     @property

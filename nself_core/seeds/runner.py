@@ -14,6 +14,7 @@ from nself_core.postgres.errors import connection_failure, failure_of
 from nself_core.postgres.session import CLOSING, ConnectionLost, DataFile, StatementFailed
 from nself_core.processes import ignore_interrupts
 from nself_core.seeds import ledger
+from nself_core.seeds.refused_row import find_line
 from nself_core.seeds.scripts import CsvData
 from nself_core.seeds.survey import is_done, load
 from nself_core.sql.quoting import identifier, literal
@@ -128,7 +129,7 @@ def seed_failure(database, failed):
     statement = script.statements[failed.index + len(transaction_settings(script.statements))]
     line, column = statement.line, statement.column
     if work.data is not None:
-        line, column = _data_line(error, work, statement), None
+        line, column = _data_line(database, failed, statement), None
     failure = failure_of(error, database.where, statement.text, script.file, line, column, SeedFailed)
     if work.data is not None:
         failure.line, failure.column = line, None  # a place in SQL that we made is none in the file
@@ -136,16 +137,16 @@ def seed_failure(database, failed):
     return failure
 
 
-def _data_line(error, work, statement):
-    """The line of a data file that the server speaks of, None where it names none.
+def _data_line(database, failed, statement):
+    """The line of a data file at which the server has refused it, None where that is not known.
 
     In a CSV it counts from the header, which it is sent, too; of JSON it has got a batch of rows.
     """
-    if not isinstance(work.data, CsvData):
-        return statement.line
+    if not isinstance(failed.label.data, CsvData):
+        return find_line(database, failed.label, failed)
     if not isinstance(statement.copy_data, DataFile):
         return None
-    found = re.search(COPY_LINE, error.context or "", re.MULTILINE | re.DOTALL)
+    found = re.search(COPY_LINE, failed.error.context or "", re.MULTILINE | re.DOTALL)
     return int(found[1]) if found else None
 
 

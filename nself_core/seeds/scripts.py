@@ -21,15 +21,16 @@ from nself_core.sql.statements import filled_tables
 BATCH_ROWS, BATCH_LENGTH = 1000, 1 << 20
 STAGE = "pg_temp.nself_rows"
 
-Work = namedtuple("Work", "seed script checksum fills data", defaults=(None,))
+Work = namedtuple("Work", "seed script checksum fills data target", defaults=(None, None))
 Work.__doc__ = """A seed to run.
 
 `script`, its Script, which a data file gets once the table is known; `fills`, (schema or None, name) of the tables its
-statements put rows into; `data`, the CsvData or JsonData of a data file, else None.
+statements put rows into; `data`, the CsvData or JsonData of a data file, else None; `target`, what its script was made
+for (see `with_statements`).
 """
 
 CsvData = namedtuple("CsvData", "columns file")
-CsvData.__doc__ = "`columns` of the header, and the DataFile behind it."
+CsvData.__doc__ = "`columns` of the header, and the DataFile that it begins."
 JsonData = namedtuple("JsonData", "batches")
 JsonData.__doc__ = "Rows with the same keys, one after another: (columns, JSON text of an array, line of the first)."
 
@@ -45,7 +46,8 @@ def read_works(seeds, env, programs):
 
 def _read_work(seed, env, programs):
     if seed.kind == CSV:
-        return Work(seed, None, seed.checksum, (table_of(seed),), read_csv(seed))
+        data = read_csv(seed, seed.checksum)
+        return Work(seed, None, data.file.checksum, (table_of(seed),), data)
     if seed.kind == JSON:
         return Work(seed, None, seed.checksum, (table_of(seed),), read_json(seed))
     checksum = seed.checksum
@@ -81,11 +83,16 @@ def table_of(seed):
     return (schema, name) if dot else (None, seed.stem)
 
 
-def read_csv(seed):
-    """The CsvData of a CSV file. Raises FileFailure for a header that names no columns, or one twice."""
+def read_csv(seed, checksum=None):
+    """The CsvData of a CSV file.
+
+    Argument: `checksum`, its own, which it must still have when it is sent. Raises FileFailure for a header that names
+    no columns, or one twice.
+    """
     import csv
 
-    head = _csv_head(seed)
+    file = DataFile(seed.path, seed.file, checksum)
+    head = _csv_head(file)
     text = _decoded(head[3:] if head.startswith(b"\xef\xbb\xbf") else head, seed)
     csv.field_size_limit(2**31 - 1)
     try:
@@ -94,24 +101,16 @@ def read_csv(seed):
         hint = "a quote stands around a whole name, and is doubled inside"
         raise FileFailure("its first line cannot be read as CSV", hint, file=seed.file, line=1) from None
     _check_columns(columns, seed)
-    return CsvData(columns, DataFile(seed.path, len(head), seed.file))
+    return CsvData(columns, file)
 
 
-def _csv_head(seed):
+def _csv_head(data):
     """The bytes of the first record."""
-    head = b""
-    try:
-        with open(seed.path, "rb") as stream:
-            while line := stream.readline():
-                head += line
-                if head.count(b'"') % 2 == 0:
-                    break
-    except OSError as error:
-        raise FileFailure(f"cannot be read: {error.strerror}", file=seed.file) from error
+    head = data.head()
     if b"\r" in head.rstrip(b"\r\n"):
-        raise FileFailure("its lines end in CR alone", "save it with LF or CRLF", file=seed.file, line=1)
+        raise FileFailure("its lines end in CR alone", "save it with LF or CRLF", file=data.file, line=1)
     if any(line.rstrip(b"\r\n") == END_LINE for line in head.split(b"\n")):
-        raise FileFailure("a line of its header is \\., which ends the data for psql", file=seed.file, line=1)
+        raise FileFailure("a line of its header is \\., which ends the data for psql", file=data.file, line=1)
     return head
 
 
@@ -142,34 +141,30 @@ def read_json(seed):
     batches: list = []
     line, counted = 1, 0
     for start, end, keys in _objects(text, seed):
-        if not (batches and batches[-1].takes(keys, end - start)):
+        if not (batches and batches[-1].takes(keys, end)):
             line, counted = line + text.count("\n", counted, start), start
-            batches.append(_Batch(keys, line))
-        batches[-1].add(text[start:end])
-    return JsonData([(batch.columns, batch.text, batch.line) for batch in batches])
+            batches.append(_Batch(keys, line, start))
+        batches[-1].add(end)
+    return JsonData([(batch.columns, f"[{text[batch.start : batch.end]}]", batch.line) for batch in batches])
 
 
 class _Batch:
-    """Rows of JSON with the same keys."""
+    """Rows of JSON with the same keys, one behind the other in their text from `start` to `end`."""
 
-    def __init__(self, columns, line):
+    def __init__(self, columns, line, start):
         self.columns = columns
         self.line = line
-        self._rows: list = []
-        self._length = 0
+        self.start = start
+        self.end = start
+        self._rows = 0
 
-    def takes(self, columns, length):
-        """Whether a row with these columns may join."""
-        room = len(self._rows) < BATCH_ROWS and self._length + length <= BATCH_LENGTH
-        return room and columns == self.columns
+    def takes(self, columns, end):
+        """Whether a row with these columns, which ends there, may join."""
+        return self._rows < BATCH_ROWS and end - self.start <= BATCH_LENGTH and columns == self.columns
 
-    def add(self, row):
-        self._rows.append(row)
-        self._length += len(row)
-
-    @property
-    def text(self):
-        return f"[{','.join(self._rows)}]"
+    def add(self, end):
+        self._rows += 1
+        self.end = end
 
 
 def _objects(text, seed):
@@ -233,13 +228,23 @@ def with_statements(work, table, is_empty):
     refuses and that no row there equals in all that the file says of it. `is_empty` says that there is nothing to look
     at: then a CSV goes straight in where it can, and rows of the file that refuse one another are told.
     """
-    load = _csv_statements if isinstance(work.data, CsvData) else _json_statements
-    statements = tuple(load(work, table, is_empty))
+    work = work._replace(target=(table, is_empty))
+    statements = tuple((_csv_statements if isinstance(work.data, CsvData) else _json_statements)(work))
     unit = Unit(statements, False, 0, None)
     file = work.seed.file
     return work._replace(
         script=Script(file, work.checksum, TRANSACTION, None, None, None, None, statements, (unit,), ())
     )
+
+
+def row_by_row(work, number):
+    """The statements of a JSON seed up to its batch `number`, counted from 0, of which each row has its own."""
+    columns, text, line = work.data.batches[number]
+    rows, counted = [], 0
+    for start, end, _ in _objects(text, work.seed):
+        line, counted = line + text.count("\n", counted, start), start
+        rows.append((columns, f"[{text[start:end]}]", line))
+    return (*work.script.statements[:number], *_json_statements(work._replace(data=JsonData(rows))))
 
 
 def check_columns(work, table):
@@ -260,7 +265,8 @@ def _made(text, line, copy_data=None):
     return Statement(text, line, 1, 0, line, copy_data, True)
 
 
-def _csv_statements(work, table, is_empty):
+def _csv_statements(work):
+    table, is_empty = work.target
     columns = _columns(work.data.columns)
     if is_empty and table.copies:
         yield _made(_copy(table.sql, columns), 1, work.data.file)
@@ -280,7 +286,8 @@ def _columns(names, prefix=""):
     return ", ".join(f"{prefix}{identifier(name)}" for name in names)
 
 
-def _json_statements(work, table, is_empty):
+def _json_statements(work):
+    table, is_empty = work.target
     for columns, text, line in work.data.batches:
         source = f"pg_catalog.json_populate_recordset(NULL::{table.sql}, {literal(text)})"
         yield _made(_insert(table, columns, source, is_empty), line)
