@@ -159,6 +159,36 @@ def redact(text, secrets):
     return text
 
 
+def connection(url, timeout):
+    """An http.client connection to the server of `url`, not opened yet, for what is more than an exchange of bodies.
+
+    Argument: `timeout`, seconds for each step. It goes through the proxy that the environment wants. Raises
+    UsageFailure for an address that cannot be asked.
+    """
+    import http.client
+    from urllib.parse import urlsplit
+
+    parts, proxy = urlsplit(_checked(url)), _proxy_for(url)
+    at = urlsplit(proxy) if proxy else parts
+    made = http.client.HTTPConnection(at.hostname, at.port, timeout=timeout)
+    if parts.scheme == "https":
+        made = http.client.HTTPSConnection(at.hostname, at.port, timeout=timeout, context=_tls_context())
+    if proxy:
+        made.set_tunnel(parts.hostname, parts.port or made.default_port, _proxy_login(at))
+    return made
+
+
+def _proxy_login(proxy):
+    """The header by which a proxy's own URL logs in there."""
+    import base64
+    from urllib.parse import unquote
+
+    if proxy.username is None:
+        return {}
+    login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
+    return {"Proxy-Authorization": "Basic " + base64.b64encode(login).decode()}
+
+
 # Addresses, headers and redirects.
 
 
