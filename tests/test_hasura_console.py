@@ -16,7 +16,7 @@ import websocket
 from bed.hasura_engine import Engine
 from bed.little_server import LittleServer, reply
 
-from nself_core.hasura import console_gate
+from nself_core.hasura import console_gate, reach
 from nself_core.hasura.console import Job, Proxy, open_browser
 
 SECRET = "admin-s3cret"
@@ -39,7 +39,8 @@ def serve(engine):
     proxies = []
 
     def start(endpoint=None, read_only=False, secret=SECRET, idle=None):
-        job = Job(endpoint or engine.endpoint, secret, 0, False, read_only, False, idle, "")
+        address = endpoint or engine.endpoint
+        job = Job(reach.Engine(address, secret, None, address), 0, False, read_only, False, idle, "")
         proxies.append(Proxy(job))
         proxies[-1].start()
         return proxies[-1]

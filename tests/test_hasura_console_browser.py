@@ -10,6 +10,7 @@ from bed.gaps import Gap, not_run
 from bed.hasura_engine import Engine
 from bed.little_server import LittleServer, reply
 
+from nself_core.hasura import reach
 from nself_core.hasura.console import Job, Proxy
 
 SECRET = "admin-s3cret"
@@ -70,7 +71,8 @@ class Console:
 
     def __init__(self, engine):
         self.told = []
-        self.proxy = Proxy(Job(engine.endpoint, SECRET, 0, False, False, False, None, ""), self._tell)
+        target = reach.Engine(engine.endpoint, SECRET, None, engine.endpoint)
+        self.proxy = Proxy(Job(target, 0, False, False, False, None, ""), self._tell)
         self._lock = threading.Lock()
         self.proxy.start()
 

@@ -14,6 +14,8 @@ from collections import namedtuple
 from nself_core import http
 from nself_core.failures import CheckFailed, Failure, UsageFailure
 from nself_core.hasura import console_gate
+from nself_core.hasura.api import HasuraApi
+from nself_core.hasura.reach import find_engine
 from nself_core.output import Report
 from nself_core.plan import Plan, Step
 
@@ -26,10 +28,10 @@ HEAD_SECONDS = 60  # for a browser to send what it began
 ANSWER_SECONDS = 600  # for the engine to send the next piece: metadata of thousands of tables takes minutes
 TICK = 0.2
 
-Job = namedtuple("Job", "endpoint secret port is_fixed read_only browse idle folder")
+Job = namedtuple("Job", "engine port is_fixed read_only browse idle folder")
 Job.__doc__ = """What is to be served.
 
-`endpoint` and `secret`, the engine's; `port`, and `is_fixed`, whether no other will do; `read_only`; `browse`, whether
+`engine`, a reach.Engine; `port`, and `is_fixed`, whether no other will do; `read_only`; `browse`, whether
 a browser is opened; `idle`, seconds without a request after which it ends, None for never; `folder`, where the page may
 lie that leads the browser here.
 """
@@ -38,17 +40,17 @@ lie that leads the browser here.
 def plan_console(settings, args):
     """The Plan of `hasura console`, with one Step whose work is a Job.
 
-    Arguments: `args`, with port, no_browser, read_only, rw, idle. Raises UsageFailure for --read-only with --rw.
+    Arguments: `args`, with port, no_browser, read_only, rw, idle. Raises UsageFailure for --read-only with --rw, and
+    what reach.find_engine raises.
     """
     if args.read_only and args.rw:
         raise UsageFailure("--read-only and --rw exclude each other")
     read_only = args.read_only or (settings.is_prod and not args.rw)
     mode = "read-only" if read_only else "read-write"
-    job = Job(
-        settings.hasura_endpoint, settings.hasura_admin_secret, PORT if args.port is None else args.port,
-        args.port is not None, read_only, not args.no_browser, args.idle, os.path.join(settings.root, ".nself"),
-    )  # fmt: skip
-    title = f"serve the console of {job.endpoint} at http://{ADDRESS}:{job.port}, {mode}"
+    engine, port = find_engine(settings), PORT if args.port is None else args.port
+    folder = os.path.join(settings.root, ".nself")
+    job = Job(engine, port, args.port is not None, read_only, not args.no_browser, args.idle, folder)
+    title = f"serve the console of {engine.where} at http://{ADDRESS}:{port}, {mode}"
     return Plan([Step("console", title, mode=mode, work=job)])
 
 
@@ -58,11 +60,9 @@ def serve(job, console):
     Argument: `console`, the program's own, which is told where to look. Raises Unreachable, CredentialsRefused,
     CheckFailed for an engine that serves no console, and UsageFailure for a port that is taken.
     """
-    from nself_core.hasura.api import HasuraApi
-
-    api = HasuraApi(job.endpoint, job.secret)
+    api = HasuraApi(job.engine.endpoint, job.engine.secret, dial=job.engine.dial)
     before = api.export_metadata()
-    for warning in check_page(job):
+    for warning in check_page(job.engine):
         console.warn(warning)
     proxy = Proxy(job, console.detail)
     try:
@@ -89,7 +89,7 @@ def _told(job, proxy, before, after, warning):
     changed = after is not None and after["metadata"] != before["metadata"]
     versions = {"before": before["resource_version"], "after": after["resource_version"] if after else None}
     data = {
-        "endpoint": job.endpoint, "port": proxy.port, "read_only": job.read_only, "changed": changed,
+        "endpoint": job.engine.endpoint, "port": proxy.port, "read_only": job.read_only, "changed": changed,
         "resource_version": versions,
     }  # fmt: skip
     summary = "the console has ended; the metadata is as it was"
@@ -104,22 +104,25 @@ def _told(job, proxy, before, after, warning):
 # Before it begins.
 
 
-def check_page(job):
+def check_page(engine):
     """Ask for the console's page; returns warnings about its assets. Raises CheckFailed where there is none."""
     import re
 
-    answer = http.request("GET", f"{job.endpoint}/console", {}, None, 30, (job.secret,))
+    def ask(method, path):
+        return http.request(method, engine.endpoint + path, timeout=30, secrets=(engine.secret,), dial=engine.dial)
+
+    answer = ask("GET", "/console")
     page = answer.body.decode("utf-8", "replace")
     if answer.status != 200 or "window.__env" not in page:
         raise CheckFailed(
-            f"the engine at {job.endpoint} serves no console ({answer.status})",
+            f"the engine at {engine.where} serves no console ({answer.status})",
             "set HASURA_GRAPHQL_ENABLE_CONSOLE=true for the engine and start it anew",
         )
     offline = "HASURA_GRAPHQL_CONSOLE_ASSETS_DIR=/srv/console-assets for the engine"
     if re.search(r"""["']?cdnAssets["']?\s*:\s*["']?true""", page):
         return [f"the console's page loads its scripts from the internet; where there is none, set {offline}"]
     asset = re.search(r"""<script[^>]+src=["'](/console/assets/[^"'?#]+)""", page)
-    if asset and http.request("HEAD", job.endpoint + asset.group(1), {}, None, 30, (job.secret,)).status >= 400:
+    if asset and ask("HEAD", asset.group(1)).status >= 400:
         return [f"the engine does not serve the console's assets: set {offline}"]
     return []
 
@@ -131,7 +134,7 @@ def _invite(proxy, job, console):
     mode = "read-only" if job.read_only else "read-write"
     opened = job.browse and open_browser(proxy.write_doorway(job.folder))
     place = "in your browser" if opened else "at this link, which works once"
-    console.note(f"The console of {job.endpoint} ({mode}) opens {place}:\n  {proxy.link}\nCtrl-C ends it.")
+    console.note(f"The console of {job.engine.where} ({mode}) opens {place}:\n  {proxy.link}\nCtrl-C ends it.")
 
 
 def open_browser(path):

@@ -113,8 +113,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Say that the engine did not answer, where nothing was said yet."""
         if not self._status:
             said = str(getattr(error, "strerror", None) or error) or type(error).__name__
-            secret = (self.proxy.job.secret or "",)
-            message = exchange.redact(f"Hasura at {self.proxy.job.endpoint} cannot be asked: {said}", secret)
+            engine = self.proxy.job.engine
+            message = exchange.redact(f"Hasura at {engine.where} cannot be asked: {said}", (engine.secret or "",))
             try:
                 self._refuse(502, message)
             except OSError:
@@ -133,14 +133,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return self._refuse(403, console_reading.REASON)
             length = len(body)
         try:
-            connection = exchange.connection(job.endpoint, ANSWER_SECONDS)
+            connection = exchange.connection(job.engine.endpoint, ANSWER_SECONDS, job.engine.dial)
         except Failure as failure:
             return self._refuse(502, failure.message)
         try:
             self._send(connection, headers, length, body, upgrade)
             answer = connection.getresponse()
             if answer.status == 101:
-                self._begin(101, console_gate.headers_to_browser(answer.getheaders(), job.endpoint, True))
+                self._begin(101, console_gate.headers_to_browser(answer.getheaders(), job.engine.endpoint, True))
                 return _Tunnel(self, connection, answer).run()
             return self._bring(answer)
         finally:
@@ -154,14 +154,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return console_reading.allowed_body(self.command, self.path.partition("?")[0], body)
 
     def _send(self, connection, headers, length, body, upgrade):
-        job = self.proxy.job
-        base, _, below = job.endpoint.partition("://")[2].partition("/")
+        engine = self.proxy.job.engine
+        base, _, below = engine.endpoint.partition("://")[2].partition("/")
         target = (f"/{below}" if below else "") + self.path
         sent = [pair for pair in headers if pair[0] != "content-length"]
         if _is_page(self.command, self.path):
             sent = [pair for pair in sent if pair[0] not in ("accept-encoding", "range")]
         connection.putrequest(self.command, target, skip_host=True, skip_accept_encoding=True)
-        for name, value in console_gate.headers_to_engine(sent, job.secret, base, upgrade):
+        for name, value in console_gate.headers_to_engine(sent, engine.secret, base, upgrade):
             connection.putheader(name, value.encode("utf-8" if name == "x-hasura-admin-secret" else "latin-1"))
         if length or self.command in ("POST", "PUT", "PATCH"):
             connection.putheader("content-length", str(length))
@@ -180,7 +180,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             length -= len(piece)
 
     def _bring(self, answer):
-        headers = console_gate.headers_to_browser(answer.getheaders(), self.proxy.job.endpoint)
+        headers = console_gate.headers_to_browser(answer.getheaders(), self.proxy.job.engine.endpoint)
         kind = answer.getheader("content-type", "")
         if _is_page(self.command, self.path) and kind.startswith("text/html"):
             page = SECRET_IS_SET.sub(rb"\1false", answer.read(MAX_PAGE))
