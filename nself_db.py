@@ -50,6 +50,13 @@ def seconds(text):
     return float(text)
 
 
+def port(text):
+    """A port's number; 0 for any that is free."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise UsageFailure(f"{text!r} is not a port")
+    return int(text)
+
+
 def version(text):
     """A migration's version in any spelling: 7, 00013, 20240501120000."""
     from nself_core.migrations.files import parse_version
@@ -137,6 +144,12 @@ NO_SAFETY = option("--no-safety-backup", action="store_true", help="take no back
 UNDO = option("--undo", action="store_true", help="put the database back that the last restore set aside")
 CLEAN = option("--clean", action="store_true", help="drop the databases that restores have set aside")
 
+CONSOLE_PORT = option("--port", type=port, metavar="PORT", help="the console's port on this computer (9695)")
+NO_BROWSER = option("--no-browser", action="store_true", help="print the link and open no browser")
+READ_ONLY = option("--read-only", action="store_true", help="let nothing through that changes anything (in prod)")
+CONSOLE_RW = option("--rw", action="store_true", help="let changes through, in prod too")
+IDLE = option("--idle", type=seconds, metavar="S", help="end after S seconds without a request (default: never)")
+
 # ---------------------------------------------------------------------------------------------------------------
 # The commands.
 # ---------------------------------------------------------------------------------------------------------------
@@ -144,6 +157,7 @@ CLEAN = option("--clean", action="store_true", help="drop the databases that res
 GROUPS = {
     "migrate": "Apply, roll back, inspect and create schema migrations.",
     "seed": "Fill the database with reference and test data, in the order its tables need.",
+    "hasura": "Hasura's console and metadata.",
     "fixtures": "Sets of rows for tests, loaded in a transaction that is rolled back.",
     "server": "The embedded server of a project that has no stack (NSELF_DB_ENGINE=embedded).",
 }
@@ -208,6 +222,9 @@ COMMANDS = (
         effect=WRITES, example="nself-db fixtures run --fixture basic-users -- pytest -q"),
     row("fixtures verify", "Check that fixture sets can be loaded.", FIXTURES,
         effect=WRITES, example="nself-db fixtures verify --fixture basic-users"),
+    row("hasura console", "Open Hasura's console in the browser, through a proxy that keeps the admin secret.",
+        CONSOLE_PORT, NO_BROWSER, READ_ONLY, CONSOLE_RW, IDLE,
+        effect=WRITES, example="nself-db hasura console --port 9695"),
     row("server status", "Show whether the embedded server runs.",
         effect=READS, example="nself-db server status"),
     row("server stop", "Stop the embedded server.",
@@ -439,6 +456,13 @@ def fixtures_verify(ctx, args):
 
     plan = planning.plan_verify(ctx.settings, ctx.database, args.fixture)
     return ctx.execute(plan, ctx.fixture_performers())
+
+
+def hasura_console(ctx, args):
+    from nself_core.hasura import console
+
+    plan = console.plan_console(ctx.settings, args)
+    return ctx.execute(plan, {"console": lambda steps: console.serve(steps[0].work, ctx.console)})
 
 
 def server_status(ctx, args):

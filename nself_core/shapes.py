@@ -142,6 +142,13 @@ DATA = {
         "exit_code?": "integer",
     },
     "fixtures verify": {"fixtures": [{"name": "text", "ok": "boolean", "error": "any"}]},
+    "hasura console": {
+        "endpoint": "text",
+        "port": "integer",
+        "read_only": "boolean",
+        "changed": "boolean",
+        "resource_version": {"before": "integer", "after": "integer?"},
+    },
     "server status": {"running": "boolean", "version": "integer?", "data": "text?", "socket": "text?", "log": "text?"},
     "server stop": {"stopped": "boolean"},
 }
