@@ -85,7 +85,7 @@ class Tree:
         """The place of something in the actions or the custom types, which stand in two files."""
         assert self.sdl is not None
         depth = 2 if path[0] == "actions" else 3
-        owner = _value_at(self.document, path[:depth]) if len(path) >= depth else None
+        owner = value_at(self.document, path[:depth]) if len(path) >= depth else None
         name = owner.get("name") if isinstance(owner, dict) else None
         if name is None:
             return ACTIONS, self.line(ACTIONS, path[:depth])
@@ -100,13 +100,13 @@ class Tree:
         if listed is not None and not in_graphql:
             return ACTIONS, self.line(ACTIONS, (*path[: depth - 1], listed, *rest))
         lines = self.sdl.lines["actions" if path[0] == "actions" else "types"]
-        part = _value_at(owner, rest[: len(rest) - len(parts) + 1]) if parts else None
+        part = value_at(owner, rest[: len(rest) - len(parts) + 1]) if parts else None
         inner = part.get("name", part.get("value")) if isinstance(part, dict) else None
         return GRAPHQL, lines.get((name, inner), lines.get((name,), 1))
 
     def _listed_at(self, path, name):
         """The index of the entry called `name` in a list of actions.yaml; None where there is none."""
-        entries = _value_at(self.raw.get(ACTIONS), path) or ()
+        entries = value_at(self.raw.get(ACTIONS), path) or ()
         found = (number for number, entry in enumerate(entries) if isinstance(entry, dict) and entry["name"] == name)
         return next(found, None)
 
@@ -123,7 +123,7 @@ class Tree:
         return sorted(found)
 
 
-def _value_at(value, path):
+def value_at(value, path):
     """The value at a path, None where there is none."""
     for step in path:
         if isinstance(value, dict):
@@ -240,7 +240,7 @@ class _Directory:
         from nself_core.hasura.sdl import read_sdl
 
         listed = self._load_root(ACTIONS, dict)
-        if os.path.lexists(self._shown(GRAPHQL)):
+        if self._is_there(GRAPHQL):
             text = self._read(GRAPHQL)
             self._tree.sdl = read_sdl(text, self._shown(GRAPHQL))
             self._mount(("actions",), GRAPHQL, text)
@@ -335,9 +335,16 @@ class _Directory:
     def _failure(self, what, file, inner):
         return FileFailure(what, file=self._shown(file), line=self._tree.line(file, inner))
 
+    def _is_there(self, file):
+        """Whether there is a file of a section. Raises FileFailure where it is a link that leads out of the folder."""
+        path = self._shown(file)
+        if os.path.islink(path) and not os.path.realpath(path).startswith(self._root + os.sep):
+            raise FileFailure(f"this link leads out of {self._folder}", file=path)
+        return os.path.lexists(path)
+
     def _load_root(self, file, root):
         """The value of a section's file, which must be a `root`; None where there is no such file or nothing in it."""
-        if not os.path.lexists(self._shown(file)):
+        if not self._is_there(file):
             return None
         value = self._load(file)
         if value is not None and not isinstance(value, root):
