@@ -25,7 +25,9 @@ def test_the_layout():
         "numbers": [0, -1, 10**20, 1.5, -0.25, 1e-07, 1e22],
         "text": "one\ntwo\n",
     }
-    assert render(value) == """\
+    assert (
+        render(value)
+        == """\
 version: 3
 empty:
   list: []
@@ -55,10 +57,17 @@ text: |
   one
   two
 """
+    )
 
 
 def test_roots_that_are_no_filled_collection():
-    assert [render(value) for value in ([], {}, None, "a", "a\nb")] == ["[]\n", "{}\n", "null\n", "a\n", "|-\n  a\n  b\n"]
+    assert [render(value) for value in ([], {}, None, "a", "a\nb")] == [
+        "[]\n",
+        "{}\n",
+        "null\n",
+        "a\n",
+        "|-\n  a\n  b\n",
+    ]
 
 
 # A text, and how it stands as a value.
@@ -84,7 +93,8 @@ TEXTS = [
     ("\ufeff", r'"\uFEFF"'), ("a\u2028b", r'"a\Lb"'), ("\U0001f600", r'"\U0001F600"'), ("\x00", r'"\0"'),
     ("!include a b.yaml", '"!include a b.yaml"'), ('a\t"\\', r'"a\t\"\\"'),
     # Lines.
-    ("a\nb", "|-\n    a\n    b"), ("a\nb\n", "|\n    a\n    b"), ("a\n\n", "|+\n    a\n"), ("a\n\nb\n", "|\n    a\n\n    b"),
+    ("a\nb", "|-\n    a\n    b"), ("a\nb\n", "|\n    a\n    b"), ("a\n\n", "|+\n    a\n"),
+    ("a\n\nb\n", "|\n    a\n\n    b"),
     ("\n", "|2+\n"), ("\na\n", "|2\n\n    a"), (" a\nb\n", "|2\n     a\n    b"), ("a \nb", r'"a \nb"'),
     ("a\nb ", r'"a\nb "'), ("a\n \nb", r'"a\n \nb"'), ("a\n\tb\n", "|\n    a\n    \tb"), ("a\r\nb\n", r'"a\r\nb\n"'),
     ("\U0001f600\nb", r'"\U0001F600\nb"'), ("a:\n  - b\n", "|\n    a:\n      - b"), ("# a\n", "|\n    # a"),
@@ -122,14 +132,12 @@ def test_parts_of_a_file_are_written_alike():
 
 # Whatever the value: it is read back as what it was.
 
-CHARACTERS = st.characters(blacklist_categories=("Cs",))
+CHARACTERS = st.characters(exclude_categories=["Cs"])
 PIECES = st.sampled_from([*" \n\t:#-?[]{}&*!|>'\"%@`,.0123456789+_eExob~<=", "\r", "\x85", "\u2028", "\ufeff", "true",
                           "no", "null", "---", "...", "!include ", "2024-01-01", ": ", " #", "- "])  # fmt: skip
 STRINGS = st.one_of(st.text(CHARACTERS, max_size=30), st.lists(PIECES, max_size=8).map("".join),
                     st.sampled_from([text for text, _ in TEXTS]))  # fmt: skip
-SCALARS = st.one_of(
-    STRINGS, st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False)
-)
+SCALARS = st.one_of(STRINGS, st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False))
 VALUES = st.recursive(
     SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(STRINGS, inner, max_size=4)),
     max_leaves=15,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nself_core.failures import FileFailure
 from nself_core.hasura.actions import split, types_of
 from nself_core.hasura.objects import below, root
-from nself_core.hasura.reshape import in_order, means_same
+from nself_core.hasura.reshape import in_order, like, means_same
 from nself_core.hasura.sdl import action_field, read_sdl, sdl_blocks
 from nself_core.hasura.sections import ACTIONS, CUSTOM_TYPES, GRAPHQL
 
@@ -42,7 +42,7 @@ def _kept(spec, lists, entries):
     for entry, one in zip(entries, new):
         name = entry["name"]
         is_same = name in written and means_same(below(spec, new, 0), old[name], one)
-        made[name] = written[name] if is_same else entry
+        made[name] = written[name] if is_same else like(written.get(name), entry)
     return [made[name] for name in in_order([*written], [*made])]
 
 

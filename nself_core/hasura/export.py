@@ -27,12 +27,12 @@ from nself_core.hasura.layout import (
     version_value,
 )
 from nself_core.hasura.objects import below, root
-from nself_core.hasura.reshape import Reshape, in_order, included_file, means_same
+from nself_core.hasura.reshape import Reshape, in_order, included_file, included_files, means_same
 from nself_core.hasura.sections import ACTIONS, DATABASES, FLAT, GRAPHQL, PLAIN, VERSION, is_empty
 from nself_core.hasura.tree import JSON, V2, V3, read_text, value_at
 from nself_core.hasura.yaml_edit import edit
 from nself_core.hasura.yaml_style import render
-from nself_core.hasura.yaml_values import INCLUDE, YamlReader
+from nself_core.hasura.yaml_values import YamlReader
 
 Write = namedtuple("Write", "file text before")
 Write.__doc__ = """A file, by its path in the tree, that is written with `text`; `before` is its text now, None where
@@ -105,6 +105,7 @@ class _Planned:
         self._reshape = Reshape(tree)
         self._values: dict = {}  # of YAML files, in the order of the actions
         self._texts: dict = {}
+        self._all_values: dict = {}
 
     def actions(self):
         """What is done with each file, in order."""
@@ -113,13 +114,38 @@ class _Planned:
             self._plan_directory()
         else:
             self._plan_single()
+        self._all_values = {**tree.raw, **self._reshape.values, **self._values}
         texts = {**self._reshape.texts, **self._texts}
         for file, value in {**self._reshape.values, **self._values}.items():
             texts[file] = self._text(file, value)
         gone = sorted(set(tree.files) - set(texts) - self._referenced())
         kept = [Keep(file) for file in tree.files if file not in texts and file not in gone]
-        written = [_compared(file, texts[file], self._before(file)) for file in sorted(texts, key=_depth_first)]
+        written = [_compared(file, texts[file], self._before(file)) for file in self._included_first(texts)]
         return [*kept, *written, *(Remove(file, tree.files[file]) for file in gone)]
+
+    def _included_first(self, files):
+        """The files in an order in which each stands behind those that it includes."""
+        ordered: dict = {}
+
+        def visit(file):
+            if file not in ordered and file in files:
+                ordered[file] = None  # no circle: the tree had none
+                for target in self._includes(file):
+                    visit(target)
+                ordered[file] = ordered.pop(file)
+
+        for file in sorted(files):
+            visit(file)
+        return [*ordered]
+
+    def _includes(self, file):
+        """The files that a file includes after the export."""
+        if file in self._reshape.texts:
+            return []
+        value = self._all_values.get(file)
+        if file == DATABASES:
+            value = [[source.get(key) for key in MEMBERS] for source in value or ()]
+        return included_files(value, file, self._all_values.keys() | self._tree.files.keys())
 
     def _before(self, file):
         """The text of a file now; of one that the tree does not know, as it is there."""
@@ -254,7 +280,7 @@ class _Planned:
         """The folder of a source's files: the one its other list is in, or a new one."""
         for key in MEMBERS:
             text = written.get(key)
-            file = included_file(self._tree, text, DATABASES) if isinstance(text, str) else None
+            file = included_file(self._tree.files, text, DATABASES) if isinstance(text, str) else None
             if file is not None and file.endswith(f"/{key}/{key}.yaml"):
                 return file[: -len(f"/{key}/{key}.yaml")]
         return self._reshape.free_folder(new.get("name"))
@@ -277,18 +303,12 @@ class _Planned:
         found = {section.file for section in (*PLAIN, *FLAT)} | {VERSION, DATABASES, ACTIONS, GRAPHQL}
         if tree.kind not in (V3, V2):
             return found | set(tree.files)
-        values = {**tree.raw, **self._reshape.values, **self._values}
-        waiting = [(DATABASES, source.get(key)) for source in values.get(DATABASES) or () for key in MEMBERS]
+        waiting = [DATABASES]
         while waiting:
-            file, value = waiting.pop()
-            if isinstance(value, (list, dict)):
-                waiting += [(file, item) for item in (value.values() if isinstance(value, dict) else value)]
-            elif isinstance(value, str) and value.startswith(f"{INCLUDE} "):
-                target = included_file(tree, value, file)
-                if target is not None and target not in found:
+            for target in self._includes(waiting.pop()):
+                if target not in found:
                     found.add(target)
-                    if INCLUDE in tree.files[target]:
-                        waiting.append((target, values.get(target)))
+                    waiting.append(target)
         return found
 
 

@@ -31,6 +31,13 @@ def in_order(old, new):
     return ordered
 
 
+def like(written, new):
+    """`new` with its keys in the order in which `written` has them, at every depth."""
+    if not isinstance(written, dict) or not isinstance(new, dict):
+        return new
+    return {key: like(written.get(key), new[key]) for key in in_order([*written], [*new])}
+
+
 class Reshape:
     """New values in the shape of one tree.
 
@@ -68,7 +75,7 @@ class Reshape:
         """The file that an include means, None for what is none."""
         if file is None or not isinstance(written, str) or not written.startswith(f"{INCLUDE} "):
             return None
-        return included_file(self._tree, written, file)
+        return included_file(self._tree.files, written, file)
 
     def _included(self, target, written, new, reshaped):
         """What stands in place of an include whose file is to say `new`: the include, or where it cannot, `new`.
@@ -163,13 +170,26 @@ class Reshape:
         return names.take("databases", name, "")
 
 
-def included_file(tree, written, file):
-    """The path of the file that an include in `file` means, as it is known to the tree."""
+def included_file(known, written, file):
+    """The path of the file that an include in `file` means, None for one that is not among the `known` files."""
     from posixpath import dirname, normpath
 
     name = written[len(INCLUDE) + 1 :].strip('"')
     for spelling in (name, name.strip().strip('"')):
         path = normpath(f"{dirname(file)}/{spelling}")
-        if path in tree.files:
+        if path in known:
             return path
     return None
+
+
+def included_files(value, file, known):
+    """The paths of all `known` files that the includes in a value mean; `file` is the one in which it stands."""
+    found = []
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, (list, dict)):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str) and value.startswith(f"{INCLUDE} "):
+            found.append(included_file(known, value, file))
+    return [path for path in found if path is not None]

@@ -362,7 +362,7 @@ def _checked(one, key):
 
 
 def _type_checked(text, name):
-    inner = str(text).replace("[", "").replace("]", "").replace("!", "")
+    inner = text.replace("[", "").replace("]", "").replace("!", "") if isinstance(text, str) else ""
     if not NAME.fullmatch(inner):
         raise FileFailure(f"{text!r}, the type of {name}, is none that actions.graphql can hold")
     return text

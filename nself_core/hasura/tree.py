@@ -32,9 +32,9 @@ class Tree:
     """What was read. `read_tree` makes it.
 
     Attributes: `folder`, where it is; `kind`, one of V3, V2, JSON, YAML; `document`, the metadata as export_metadata
-    gives it ("version": 2 and no sources for V2), its keys in the order of the files; `files`, the text of each file by
-    its path relative to `folder`; `raw`, the value of each YAML file with its includes as texts; `mounts`, a Mount for
-    each file and include; `orphans`, YAML files below `databases/` that nothing includes; `sdl`, the Sdl of
+    gives it ("version": 2 and no sources for V2), which is not to be changed: change a copy; `files`, the text of each
+    file by its path relative to `folder`; `raw`, the value of each YAML file with its includes as texts; `mounts`, a
+    Mount for each file and include; `orphans`, YAML files below `databases/` that nothing includes; `sdl`, the Sdl of
     actions.graphql, None where there is none.
     """
 
@@ -192,6 +192,7 @@ class _Directory:
         self._folder = folder
         self._root = os.path.realpath(folder)
         self._real_folders: dict = {}
+        self._included: set = set()
         self._yaml = YamlReader()
 
     def read(self):
@@ -302,7 +303,11 @@ class _Directory:
             raise self._failure(f"more than {MOST_INCLUDES} includes", spot.file, spot.inner)
         if not file.endswith(".yaml"):  # as upstream does
             return self._read(file)
-        return self._resolve(self._load(file), _Spot(spot.path, file, (), (*spot.chain, file)))
+        value = self._resolve(self._load(file), _Spot(spot.path, file, (), (*spot.chain, file)))
+        if file in self._included:  # each place has a value of its own
+            return _copied(value)
+        self._included.add(file)
+        return value
 
     def _included_file(self, base, name, spot):
         """The included file's path relative to the folder. It must be a file in it, also behind links."""
@@ -362,6 +367,12 @@ class _Directory:
         if file not in self._tree.files:
             self._tree.files[file] = read_text(self._shown(file))
         return self._tree.files[file]
+
+
+def _copied(value):
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 class _Spot(namedtuple("_Spot", "path file inner chain")):

@@ -20,17 +20,16 @@ def apply_files(folder, actions):
     where the disk is full.
     """
     changes = [action for action in actions if not isinstance(action, Keep)]
+    data = {action.file: _encoded(folder, action) for action in changes if isinstance(action, Write)}
     for action in changes:
         _check_unchanged(folder, action)
     for action in changes:
         path = _path(folder, action.file)
         try:
             if isinstance(action, Write):
-                _write(path, action.text)
+                _write(path, data[action.file])
             else:
                 os.unlink(path)
-        except UnicodeEncodeError:
-            raise FileFailure("what it would hold is not UTF-8", file=path) from None
         except OSError as error:
             raise _failure(path, error) from error
     for touched in sorted({os.path.dirname(_path(folder, action.file)) for action in changes}, reverse=True):
@@ -42,6 +41,13 @@ def _path(folder, file):
     return os.path.join(folder, *file.split("/"))
 
 
+def _encoded(folder, action):
+    try:
+        return action.text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise FileFailure("half a character would stand in it", file=_path(folder, action.file)) from None
+
+
 def _check_unchanged(folder, action):
     """Refuse what somebody else has changed meanwhile: it would be lost."""
     path = _path(folder, action.file)
@@ -50,10 +56,9 @@ def _check_unchanged(folder, action):
         raise FileFailure("this was changed meanwhile, so nothing was written", "run the command again", file=path)
 
 
-def _write(path, text):
+def _write(path, data):
     target = os.path.realpath(path)  # what is a link to a file stays one
     folder, name = os.path.split(target)
-    data = text.encode("utf-8")
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}")
     try:

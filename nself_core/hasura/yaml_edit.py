@@ -37,9 +37,9 @@ class _Editor:
         self._starts[-1] = len(text)
 
     def applied(self, edits):
-        """The text with the edits made; of two at one place the first given comes first."""
+        """The text with the edits made; None where they overlap."""
         parts, position = [], 0
-        for start, end, text in sorted(edits, key=lambda one: one[0]):
+        for start, end, text in sorted(edits, key=lambda one: one[:2]):
             if start < position:
                 return None
             parts += [self._text[position:start], text]
@@ -62,7 +62,8 @@ class _Editor:
             return None
         column = node.value[0][0].start_mark.column
         entries = [
-            _Entry(name, self._offset(key.start_mark), self._end(value), value) for name, (key, value) in nodes.items()
+            _Entry(name, self._offset(key.start_mark), self._end(value, column), value)
+            for name, (key, value) in nodes.items()
         ]
         kept = [name for name in old if name in new]
 
@@ -90,7 +91,7 @@ class _Editor:
             dash = self._dash(line, item, column)
             if dash is None:
                 return None
-            entries.append(_Entry(name, dash, self._end(item), item))
+            entries.append(_Entry(name, dash, self._end(item, column), item))
             line = self._last_line(item) + 1
 
         def inner(entry):
@@ -162,9 +163,15 @@ class _Editor:
                 return offset
         return None
 
-    def _end(self, node):
-        """The offset behind the last line of a node."""
-        return self._starts[min(self._last_line(node) + 1, len(self._starts) - 1)]
+    def _end(self, node, column):
+        """The offset behind the last line of an entry in `column`; comments that stand further right are its own."""
+        line = self._last_line(node) + 1
+        while line < len(self._starts) - 1:
+            text = self._line(line)
+            if not text.lstrip(" ").startswith("#") or text.index("#") <= column:
+                break
+            line += 1
+        return self._starts[min(line, len(self._starts) - 1)]
 
     def _last_line(self, node):
         """The number, from 0, of the last line on which something of a node stands."""

@@ -27,8 +27,9 @@ _NUMBER = re.compile(
 )
 _READ_OTHERWISE = re.compile("|".join(pattern.strip("^$") for _, pattern, _ in RESOLVERS))
 
-# What libyaml sees in a text. Characters beyond the basic plane count as special for Go, so emoji are escaped.
-_SPECIAL = re.compile("[^\n\t\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd]|[\u2028\u2029]")
+# What libyaml sees in a text. Characters beyond the basic plane count as special for Go, so emoji are escaped. Half a
+# surrogate pair is left as it is: no file can hold it, and who writes the file says so.
+_SPECIAL = re.compile("[^\n\t\x20-\x7e\xa0-\ufefe\uff00-\ufffd]|[\u2028\u2029]")
 _SPACE_BEFORE_BREAK = re.compile(r" \n| \Z")
 _NOT_PLAIN = re.compile(
     r"---|\.\.\.|[#,\[\]{}&*!|>'\"%@`]|[?:-](?:[ \t]|\Z)"  # at the start
