@@ -106,6 +106,8 @@ class _Planned:
         self._values: dict = {}  # of YAML files, in the order of the actions
         self._texts: dict = {}
         self._all_values: dict = {}
+        self._known: set = set()
+        self._paths = {mount.file: mount.path for mount in reversed(tree.mounts)}
 
     def actions(self):
         """What is done with each file, in order."""
@@ -115,6 +117,7 @@ class _Planned:
         else:
             self._plan_single()
         self._all_values = {**tree.raw, **self._reshape.values, **self._values}
+        self._known = {*self._all_values, *tree.files}
         texts = {**self._reshape.texts, **self._texts}
         for file, value in {**self._reshape.values, **self._values}.items():
             texts[file] = self._text(file, value)
@@ -145,7 +148,7 @@ class _Planned:
         value = self._all_values.get(file)
         if file == DATABASES:
             value = [[source.get(key) for key in MEMBERS] for source in value or ()]
-        return included_files(value, file, self._all_values.keys() | self._tree.files.keys())
+        return included_files(value, file, self._known)
 
     def _before(self, file):
         """The text of a file now; of one that the tree does not know, as it is there."""
@@ -175,9 +178,7 @@ class _Planned:
 
     def _spec_of(self, file):
         """The objects.Spec of what stands in a file."""
-        path = next((mount.path for mount in self._tree.mounts if mount.file == file), ())
-        if file == ACTIONS:
-            path = ()
+        path = () if file == ACTIONS else self._paths.get(file, ())
         spec = root()
         for depth, step in enumerate(path):
             spec = below(spec, value_at(self._tree.document, path[:depth]), step)
