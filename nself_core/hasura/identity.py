@@ -75,6 +75,16 @@ def _by_key(value):
     return [_by_key(item) for item in value] if isinstance(value, list) else value
 
 
+def repeated(kind, items):
+    """The indexes of the entries whose name an entry before them has; of those that name nothing, none."""
+    seen = set()
+    for index, item in enumerate(items):
+        name = _entry_name(kind.key, item)
+        if name in seen and not name.startswith("#"):
+            yield index
+        seen.add(name)
+
+
 def _told_apart(names, items):
     places: dict = {}
     for index, name in enumerate(names):
