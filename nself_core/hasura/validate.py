@@ -11,10 +11,10 @@ from collections import namedtuple
 from nself_core.hasura.identity import is_flat, qualified_text, repeated
 from nself_core.hasura.objects import EXACTLY_ONE, keys_of, kind_of, root
 
-Finding = namedtuple("Finding", "path rule message")
-Finding.__doc__ = (
-    """One thing that was found: its index `path` in the document, the id of the `rule`, and a `message`."""
-)
+Finding = namedtuple("Finding", "path rule message file", defaults=(None,))
+Finding.__doc__ = """One thing that was found: its index `path` in the document, the id of the `rule`, a `message`.
+
+`file`, where it is of a file that is no part of the document."""
 
 RULES = {
     "wrong-kind": "A value has another kind than the engine takes there.",
