@@ -87,8 +87,8 @@ type Subscription { a: Int }
 
 
 def test_lines():
-    sdl = read_sdl("type Query {\n  a(\n    x: Int\n  ): T\n}\n\n'''\n".replace("'''", '"""d"""') + "type T {\n  b: Int\n}\n",
-                   "x")  # fmt: skip
+    text = 'type Query {\n  a(\n    x: Int\n  ): T\n}\n\n"""d"""\ntype T {\n  b: Int\n}\n'
+    sdl = read_sdl(text, "x")
     assert sdl.lines == {"actions": {("a",): 2, ("a", "x"): 3}, "types": {("T",): 8, ("T", "b"): 9}}
 
 

@@ -17,10 +17,8 @@ from nself_core.hasura.layout import (
     MEMBERS,
     SINGLE_FILE_ORDER,
     SOURCE_KEYS,
-    Names,
     include,
     is_flat,
-    place_members,
     place_source,
     render_files,
     section_value,
@@ -57,6 +55,8 @@ def plan_files(folder, tree, document):
         return [_compared(file, files[file], _text_there(folder, file)) for file in order]
     if is_flat(tree.document) or tree.kind == V2:
         document = lower(document)
+    elif is_flat(document):
+        raise FileFailure("metadata of version 2 has no place in files of version 3", "export into an empty directory")
     planned = _Planned(tree, document)
     return planned.actions()
 
@@ -273,9 +273,7 @@ class _Planned:
             return self._reshape.members(key, below(spec, new, key), written[key], old[key], [], DATABASES)
         if key in written and isinstance(old[key], list):
             return self._reshape.members(key, below(spec, new, key), written[key], old[key], new[key], DATABASES)
-        list_file = f"{self._source_folder(written, new)}/{key}/{key}.yaml"
-        self._reshape.add_files(place_members(new[key], key, list_file, Names(self._tree.files)))
-        return include(list_file, DATABASES)
+        return include(self._reshape.add_list(key, new[key], self._source_folder(written, new)), DATABASES)
 
     def _source_folder(self, written, new):
         """The folder of a source's files: the one its other list is in, or a new one."""

@@ -62,7 +62,7 @@ class YamlReader:
         node = self.compose(text, file)
         if node is None:
             return None
-        careful = "*" in text or "<<" in text  # aliases and merges
+        careful = ("*" in text and "&" in text) or "<<" in text  # aliases and merges
         make = _Careful(self._yaml, len(text)).make if careful else self._plain
         try:
             return make(node)
