@@ -67,7 +67,10 @@ class Uploading:
         self._only_new = only_new
         self._least = part
         self._number = 1
-        self._data = bytearray()
+        # Two buffers that change places: one that grew would be copied each time it outgrows its place.
+        self._buffer = bytearray(part_size(1, part))
+        self._spare = bytearray()
+        self._filled = 0
         self._sending = None
         self._digest = hashlib.sha256()
         self.size = 0
@@ -78,28 +81,36 @@ class Uploading:
         self.size += len(data)
         rest = memoryview(data)
         while rest:
-            room = part_size(self._number, self._least) - len(self._data)
-            self._data += rest[:room]
-            rest = rest[room:]
-            if len(self._data) == part_size(self._number, self._least):
+            taken = rest[: len(self._buffer) - self._filled]
+            self._buffer[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            rest = rest[len(taken) :]
+            if self._filled == len(self._buffer):
                 self._send()
 
+    @property
+    def _gathered(self):
+        return memoryview(self._buffer)[: self._filled]
+
     def _send(self):
-        """Have what has gathered sent as the next part, once that before it has arrived."""
+        """Have what has gathered sent as the next part, once that before it has arrived, whose buffer is free then."""
         if self._number > MOST_PARTS:
             raise Failure("the stream is longer than 5 TiB, which is more than an object may hold")
         if self._sending is None:
             self._sending = self._start()
-        data, self._data = self._data, bytearray()
-        self._sending.send(self._number, data)
+        self._sending.send(self._number, self._gathered)
         self._number += 1
+        size = part_size(self._number, self._least)
+        if len(self._spare) != size:
+            self._spare = bytearray(size)
+        self._buffer, self._spare, self._filled = self._spare, self._buffer, 0
 
     def finish(self):
         """Say that nothing follows, and return the Uploaded."""
         if self._sending is None:
-            outcome = self._put(self._data)
+            outcome = self._put(self._gathered)
         else:
-            if self._data:
+            if self._filled:
                 self._send()
             outcome = self._sending.complete(self._only_new, self.size)
         return Uploaded(outcome, self.size, self._digest.hexdigest())
