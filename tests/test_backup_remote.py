@@ -169,6 +169,7 @@ def test_several_at_once_do_not_harm_each_other(remote_project, storage):
 def test_a_backup_that_is_here_is_sent_later_and_twice_is_once(remote_project, storage):
     for form in FORMATS:
         name = remote_project.run("backup", "--format", form, "--json").ok().json()["data"]["file"]
+        data = {}
         for _ in range(2):
             data = remote_project.run("backup", "--upload", os.path.basename(name), "--json").ok().json()["data"]
         assert data["file"] == name and data["remote"].endswith(ENDINGS[form])
@@ -388,6 +389,7 @@ def test_halves_and_unfinished_uploads_go_when_they_are_old(remote_project, stor
     storage.store.put(place + file_name(NOON + 2, None, ".dump") + ".json", b"{}", remotes.MARK)
     uploading = Uploading(storage.store, place + file_name(NOON + 3, None, ".dump"), part=5 * 1024 * 1024)
     uploading(bytes(5 * 1024 * 1024))
+    assert uploading._sending is not None
     uploading._sending._wait()
     whole = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--json").ok().json()
     assert whole["data"]["removed"] == []

@@ -192,14 +192,22 @@ def _reserve(job, seconds, sending):
     """A name that is free here and in the object store, and the path of its hidden part; see `folder.reserve`."""
     while True:
         name, part = folders.reserve(job.folder.path, seconds, job.label, job.ending)
-        if sending is None:
-            return name, part
-        file = name + (TAR if job.format == DIRECTORY else "")
-        if sending.is_free(file):
-            sending.begin(file)
+        if sending is None or _is_begun(sending, name + (TAR if job.format == DIRECTORY else ""), part):
             return name, part
         folders.remove(part)
         seconds = read_name(name).seconds + 1
+
+
+def _is_begun(sending, file, part):
+    """Whether the object `file` is not there yet, and so the upload's; where nobody can tell, `part` is not left."""
+    try:
+        is_free = sending.is_free(file)
+    except BaseException:
+        folders.remove(part)
+        raise
+    if is_free:
+        sending.begin(file)
+    return is_free
 
 
 def _take_away(database, job, begun, sending, progress):
