@@ -330,10 +330,12 @@ def seed_graph(ctx, args):
 
 
 def backup(ctx, args):
-    from nself_core.backups import manifest, send, take
-
     if args.upload:
+        from nself_core.backups import send
+
         return ctx.execute(send.plan_upload(ctx.settings, args), ctx.backup_performers())
+    from nself_core.backups import manifest, take
+
     facts = manifest.read_facts(ctx.database)
     plan = take.plan_backup(ctx.settings, facts, args)
     return ctx.execute(plan, ctx.backup_performers())
@@ -342,9 +344,11 @@ def backup(ctx, args):
 def backup_list(ctx, args):
     import time
 
-    from nself_core.backups import folder, remote, status
+    from nself_core.backups import folder, status
 
     if args.remote:
+        from nself_core.backups import remote
+
         store = remote.open_remote(ctx.settings)
         return status.report_remote(store, remote.list_backups(store), time.time())
     place = folder.backup_folder(ctx.settings)
@@ -352,10 +356,12 @@ def backup_list(ctx, args):
 
 
 def backup_verify(ctx, args):
-    from nself_core.backups import folder, remote, verify, verify_remote
+    from nself_core.backups import folder, verify
 
     place = folder.backup_folder(ctx.settings)
     if args.remote:
+        from nself_core.backups import remote, verify_remote
+
         store = remote.open_remote(ctx.settings)
         chosen = verify_remote.choose(store, args.backup, place.identity)
         return verify.check(
@@ -366,10 +372,12 @@ def backup_verify(ctx, args):
 
 
 def backup_prune(ctx, args):
-    from nself_core.backups import folder, prune, prune_remote, remote
+    from nself_core.backups import folder, prune
 
     keep = prune.read_keep(ctx.settings, args.keep_last, args.keep_daily, args.keep_weekly, args.keep_monthly)
     if args.remote:
+        from nself_core.backups import prune_remote, remote
+
         store = remote.open_remote(ctx.settings)
         plan = prune_remote.plan_prune(store, ctx.database.name, keep)
         return ctx.execute(plan, {"prune": lambda steps: prune_remote.perform(store, steps)})
@@ -378,7 +386,7 @@ def backup_prune(ctx, args):
 
 
 def restore(ctx, args):
-    from nself_core.backups import fetch, folder, manifest, remote
+    from nself_core.backups import folder, manifest
     from nself_core.backups import restore as room
 
     facts = manifest.read_facts(ctx.database)
@@ -388,6 +396,8 @@ def restore(ctx, args):
         return ctx.execute(plan, ctx.restore_performers(facts["database"]))
     place, fetching = folder.backup_folder(ctx.settings), ()
     if args.remote:
+        from nself_core.backups import fetch, remote
+
         store = remote.open_remote(ctx.settings)
         source = remote.choose(store, facts["database"], args.file, place.identity, room.SAFETY_LABEL)
         chosen, fetching = fetch.plan_fetch(store, source, place)
