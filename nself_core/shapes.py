@@ -23,7 +23,7 @@ MIGRATION = {
 RAN = [{"version": VERSION, "name": "text", "file": "text", "mode": ("transaction", "no_transaction", "self_test")}]
 BACKUP_FORMATS = ("custom", "plain", "directory")
 TAKEN = {
-    "file": "text",
+    "file": "text?",
     "format": BACKUP_FORMATS,
     "bytes": "integer",
     "sha256": "text",
@@ -111,7 +111,7 @@ DATA = {
             {
                 "file": "text",
                 "bytes": "integer",
-                "state": ("good", "damaged", "without manifest"),
+                "state": ("good", "damaged", "without manifest", "not decrypted"),
                 "reason": "text?",
             }
         ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from nself_core.backups.folder import CHUNK
 from nself_core.backups.names import CUSTOM, PLAIN
-from nself_core.backups.tar import tar_of
+from nself_core.backups.verify import content, opened
+from nself_core.failures import UsageFailure
 from nself_core.postgres.tools import ToolFailed, command_of, failure_of_tool, stream
 
 FOLDER_IN_CONTAINER = (
@@ -27,7 +28,7 @@ def load(target, backup, jobs, server_version):
     """
     try:
         if backup.name.format == PLAIN:
-            stream(command_of(target, "psql", _psql_arguments()), source=_text(backup.path))
+            stream(command_of(target, "psql", _psql_arguments()), source=_text(backup))
         else:
             _run_pg_restore(target, backup, jobs, server_version)
     except ToolFailed as failed:
@@ -46,11 +47,15 @@ def _psql_arguments():
     ]
 
 
-def _text(path):
-    """The text of a plain dump, in pieces."""
-    import gzip
+def check_jobs(database, backup, jobs):
+    """Raise UsageFailure where pg_restore would have to read a stream with several jobs, which it cannot."""
+    if jobs and backup.name.is_encrypted and database.reach.kind != "container":
+        raise UsageFailure("--jobs wants a file to read from, and an encrypted backup is decrypted as a stream")
 
-    with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
+
+def _text(backup):
+    """The text of a plain dump, in pieces."""
+    with opened(backup.name, content(backup)) as file:
         while data := file.read(CHUNK):
             yield data
 
@@ -61,14 +66,16 @@ def _run_pg_restore(target, backup, jobs, server_version):
         arguments.append(f"--dbname={target.reach_database}")
     arguments += [f"--jobs={jobs}"] if jobs else []
     command = command_of(target, "pg_restore", arguments, server_version)
+    if not command.in_container and backup.name.is_encrypted:
+        stream(command, source=content(backup))
+        return
     if not command.in_container:
         stream(command._replace(argv=[*command.argv, backup.path]))
         return
     single = backup.name.format == CUSTOM and not jobs
-    source = _text(backup.path) if backup.name.format == CUSTOM else tar_of(backup.path)
     if single:
-        stream(command, source=source)
+        stream(command, source=content(backup))
         return
     script = FILE_IN_CONTAINER if backup.name.format == CUSTOM else FOLDER_IN_CONTAINER
     at = command.argv.index("sh")
-    stream(command._replace(argv=[*command.argv[:at], "sh", "-c", script, "sh", *arguments]), source=source)
+    stream(command._replace(argv=[*command.argv[:at], "sh", "-c", script, "sh", *arguments]), source=content(backup))

@@ -11,7 +11,8 @@ from collections import namedtuple
 
 from nself_core.backups import folder as folders
 from nself_core.backups import load, swap
-from nself_core.backups.verify import DAMAGED, examine
+from nself_core.backups.age import readable
+from nself_core.backups.verify import DAMAGED, GOOD, examine
 from nself_core.bookkeeping.proof import LOCK_KEY
 from nself_core.bookkeeping.protection import refuse_protected
 from nself_core.failures import CheckFailed, Failure, LockHeld, Refused, SqlFailure, UsageFailure
@@ -65,12 +66,13 @@ def choose(folder, settings, database_name, file):
     )
 
 
-def check(database, backup, facts):
+def check(database, backup, facts, is_here=True):
     """Warnings about a Backup that may be restored. Raises CheckFailed for one that may not.
 
-    Argument: `facts`, of `manifest.read_facts`, of the present database.
+    Arguments: `facts`, of `manifest.read_facts`, of the present database; `is_here`, whether the backup is, so that it
+    can be read; one that is fetched first is read then.
     """
-    state, reason = examine(database, backup)
+    state, reason = examine(database, backup) if is_here else (GOOD, None)
     if state == DAMAGED:
         raise CheckFailed(f"the backup is damaged: {reason}", "choose another one with --file", file=backup.shown)
     manifest = backup.manifest
@@ -94,18 +96,21 @@ def _differences(manifest, facts):
         yield f"the backup wants extensions that the present database has not: {', '.join(lacking)}"
 
 
-def plan_restore(database, backup, facts, jobs, safety):
+def plan_restore(database, backup, facts, jobs, safety, is_here=True):
     """The Plan of `restore`: every step, and what is lost by it.
 
-    Arguments: `facts`, of `manifest.read_facts`; `safety`, the Plan of the safety backup, or None.
+    Arguments: `facts`, of `manifest.read_facts`; `safety`, the Plan of the safety backup, or None; `is_here`, as of
+    `check`.
     """
     refuse_protected(database)
+    backup = readable(backup)
+    load.check_jobs(database, backup, jobs)
     if backup.name.format == "plain" and backup.manifest is None:
         raise Refused(
             f"{backup.shown} is a plain dump without a manifest: what stands in it would be run unseen",
             "read it, and run it yourself with psql",
         )
-    warnings = check(database, backup, facts)
+    warnings = check(database, backup, facts, is_here)
     name = facts["database"]
     (likeness,) = database.rows(swap.SQL_LIKENESS, name=name)
     safe = safety.steps[0].work if safety else None
