@@ -190,6 +190,7 @@ class Encrypting:
             self._sink(out)
         if self._filter.is_deaf:
             self.finish()
+            raise CheckFailed("age ended before what it was to encrypt")
 
     def finish(self):
         """Say that nothing follows. Raises CheckFailed where age did not end well."""

@@ -22,6 +22,8 @@ from nself_core.output import Report, bytes_text
 from nself_core.plan import Step
 from nself_core.s3.download import fetch_file
 
+PIECE = 4 * 1024 * 1024  # of which four are on their way
+
 Fetch = namedtuple("Fetch", "remote source backup")
 Fetch.__doc__ = "What is fetched: of the Remote the RemoteBackup `source`, and the Backup that it becomes here."
 
@@ -100,16 +102,15 @@ def _check_room(fetch):
 
 
 def _fetch_file(fetch, path):
-    fetch_file(fetch.remote.patient, fetch.source.key, path, sha256=fetch.source.manifest["sha256"])
+    fetch_file(fetch.remote.patient, fetch.source.key, path, sha256=fetch.source.manifest["sha256"], piece=PIECE)
 
 
 def _fetch_folder(fetch, path):
     """Fetch the tar under a hidden name, unpack it under another, and give that the folder's name."""
     place, name = os.path.split(path)
-    tar, part = (os.path.join(place, f".{name}{ending}{folders.PART}") for ending in (".tar", ""))
+    tar, part = (os.path.join(place, f".{name}{ending}{folders.PART}") for ending in (".tar", f".{os.getpid()}"))
     _fetch_file(fetch, tar)
     try:
-        folders.remove(part)
         os.mkdir(part, 0o700)
         unpack(chunks(tar), part)
         folders.sync(part)

@@ -17,10 +17,11 @@ from nself_core.output import Report, bytes_text
 from nself_core.plan import Plan, Step
 from nself_core.s3.multipart import abort_upload, find_uploads
 
-Work = namedtuple("Work", "key shown upload", defaults=(None,))
-Work.__doc__ = (
-    "What is removed: the object of a `key` with its manifest, or its `upload`, an Upload; `shown` to people."
-)
+Work = namedtuple("Work", "key shown upload is_half", defaults=(None, False))
+Work.__doc__ = """What is removed, `shown` to people.
+
+The object of a `key` with its manifest, or the one of them that is there alone (`is_half`), or an `upload`, an Upload.
+"""
 
 
 def plan_prune(remote, database_name, keep):
@@ -75,7 +76,7 @@ def _left(remote, database_name, entries):
     limit = remotes.stamp(time.time() - STALE_SECONDS)
     old, young = [], []
     for entry in _halves(entries):
-        work = Work(entry.key.removesuffix(MANIFEST), remotes.shown_key(remote, entry.key))
+        work = Work(entry.key.removesuffix(MANIFEST), remotes.shown_key(remote, entry.key), None, True)
         if (entry.modified or "") >= limit:
             young.append(work.shown)
         elif _is_ours(remote, entry.key):
@@ -104,9 +105,14 @@ def _is_ours(remote, key):
     return head is not None and remotes.MARK.items() <= head.meta.items()
 
 
+def _is_completed(remote, work):
+    """Whether a half has got its other half since the plan was made."""
+    return work.is_half and all(remote.store.head(key) for key in (work.key, work.key + MANIFEST))
+
+
 def perform(remote, steps):
     """Remove what the steps name, all manifests first, and return the Report."""
-    objects = [step.work for step in steps if step.work.upload is None]
+    objects = [step.work for step in steps if step.work.upload is None and not _is_completed(remote, step.work)]
     remote.store.delete_all([work.key + MANIFEST for work in objects])
     remote.store.delete_all([work.key for work in objects])
     removed = [work.shown for work in objects]

@@ -111,17 +111,19 @@ class Sending:
             return None
 
 
-def raise_trouble(trouble, file, data):
+def raise_trouble(trouble, file, data, warnings):
     """Raise what says that a backup is good here and that its upload did not happen; do nothing for None."""
     if trouble is None:
         return
     kind = CredentialsRefused if isinstance(trouble, CredentialsRefused) else Unreachable
     hint = f"send it when that is mended: nself-db backup --upload {os.path.basename(file)}"
-    raise kind(
+    failure = kind(
         f"the backup is whole in {file}, but it was not uploaded: {trouble.message}",
         f"{trouble.hint}; {hint}" if trouble.hint else hint,
         data=data,
     )
+    failure.warnings = tuple(warnings)
+    raise failure
 
 
 # A backup that is there already.

@@ -348,7 +348,7 @@ def _report(job, name, dumped, seconds, warnings, sending):
         "remote": key,
         "duration_ms": round(seconds * 1000),
     }
-    send.raise_trouble(trouble, file, data)
+    send.raise_trouble(trouble, file, data, warnings)
     told = f"{bytes_text(dumped.bytes)} in {duration_text(seconds)}"
     places = " and ".join(filter(None, (file, key)))
     return Report(data, (), f"backed up {job.facts['database']} to {places}: {told}", warnings)

@@ -21,7 +21,7 @@ from bed.local_processes import free_port, wait_until
 
 from nself_core.backups.names import file_name
 
-from .test_full_disk import small_disk  # noqa: F401  small_disk is a fixture
+from .test_full_disk import check_words, small_disk  # noqa: F401  small_disk is a fixture
 from .watch import WAIT, kill_program, kill_with_children, outcome_of, wait_until_orphans_end
 
 # 40 MB in a dump that is not compressed: two parts of 16 MiB, and a third.
@@ -352,7 +352,7 @@ def stored(remote_project, storage):
     return storage.keys()[0]
 
 
-FOURTH = f"bytes={3 * 8 * 1024 * 1024}-"  # of the pieces that a file is fetched in
+FOURTH = f"bytes={3 * 4 * 1024 * 1024}-"  # of the pieces that a file is fetched in
 
 
 def is_read(line, wanted):
@@ -430,6 +430,13 @@ def test_no_room_for_what_is_fetched(remote_project, storage, small_disk, form):
     assert outcome.code == 2 and "the disk has no room" in outcome.err, repr(outcome)
     assert not folder.exists() or os.listdir(folder) == []
     assert remote_project.database.admin("SELECT count(*) AS n FROM t")[0]["n"] == 2000
+
+
+def test_a_full_disk_leaves_nothing_there_either(remote_project, storage, small_disk):  # noqa: F811  a fixture
+    folder = small_disk(1) / "backups"
+    outcome = remote_project.run("backup", "--remote", *LARGE, env={"BACKUP_DIR": str(folder)})
+    check_words(outcome)
+    assert os.listdir(folder) == [] and storage.keys() == [] and storage.uploads() == []
 
 
 # Prune.
