@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from nself_core.backups.folder import CHUNK
-from nself_core.backups.names import CUSTOM, PLAIN
-from nself_core.backups.tar import tar_of
-from nself_core.postgres.tools import ToolFailed, command_of, failure_of_tool, stream
+import os
+import re
 
-FOLDER_IN_CONTAINER = (
-    "folder=$(mktemp -d) && trap 'rm -rf \"$folder\"' EXIT && "
-    '{ tar -C "$folder" -xf - && pg_restore "$@" "$folder"; }; '
-    'code=$?; echo "nself-exit $code" >&2; exit $code'
-)
-# pg_restore reads a custom dump from a pipe only with one job; several want a file.
-FILE_IN_CONTAINER = (
-    "file=$(mktemp) && trap 'rm -f \"$file\"' EXIT && "
-    '{ cat > "$file" && pg_restore "$@" "$file"; }; '
-    'code=$?; echo "nself-exit $code" >&2; exit $code'
-)
+from nself_core.backups.names import CUSTOM, PLAIN
+from nself_core.backups.tar import CHUNK, chunks, tar_of, tar_size
+from nself_core.postgres.tools import FILE, FOLDER, PIPE, ToolFailed, command_of, failure_of_tool, stream
+
+# A pg_restore since 17 sets transaction_timeout, which a server before 17 does not know: the one error that is none.
+UNKNOWN_SETTING = 'unrecognized configuration parameter "transaction_timeout"'
+IGNORED = re.compile(r"errors ignored on restore: (\d+)")
 
 
 def load(target, backup, jobs, server_version):
@@ -27,7 +21,9 @@ def load(target, backup, jobs, server_version):
     """
     try:
         if backup.name.format == PLAIN:
-            stream(command_of(target, "psql", _psql_arguments()), source=_text(backup.path))
+            size = sum(map(len, _text(backup.path)))
+            command = command_of(target, "psql", _psql_arguments(), fed=(PIPE, size))
+            stream(command, source=_text(backup.path))
         else:
             _run_pg_restore(target, backup, jobs, server_version)
     except ToolFailed as failed:
@@ -56,19 +52,40 @@ def _text(path):
 
 
 def _run_pg_restore(target, backup, jobs, server_version):
-    arguments = ["--exit-on-error", "--no-password"]
+    arguments = ["--no-password"]
     if target.reach.kind != "url":  # there, the URL names the database
         arguments.append(f"--dbname={target.reach_database}")
     arguments += [f"--jobs={jobs}"] if jobs else []
-    command = command_of(target, "pg_restore", arguments, server_version)
-    if not command.in_container:
-        stream(command._replace(argv=[*command.argv, backup.path]))
+    if target.reach.kind == "container":
+        arguments.append("--exit-on-error")  # the container's own pg_restore is as old as its server
+        _feed(target, backup, arguments, jobs)
         return
-    single = backup.name.format == CUSTOM and not jobs
-    source = _text(backup.path) if backup.name.format == CUSTOM else tar_of(backup.path)
-    if single:
-        stream(command, source=source)
-        return
-    script = FILE_IN_CONTAINER if backup.name.format == CUSTOM else FOLDER_IN_CONTAINER
-    at = command.argv.index("sh")
-    stream(command._replace(argv=[*command.argv[:at], "sh", "-c", script, "sh", *arguments]), source=source)
+    try:
+        _load_from_here(target, backup, ["--exit-on-error", *arguments], server_version)
+    except ToolFailed as failed:
+        if UNKNOWN_SETTING not in failed.words:
+            raise
+        _load_past_setting(target, backup, arguments, server_version)
+
+
+def _load_from_here(target, backup, arguments, server_version):
+    stream(command_of(target, "pg_restore", [*arguments, backup.path], server_version, watched=True))
+
+
+def _load_past_setting(target, backup, arguments, server_version):
+    """Run pg_restore again, to its end, where its first setting has ended it; any other error counts."""
+    try:
+        _load_from_here(target, backup, arguments, server_version)
+    except ToolFailed as failed:
+        ignored = IGNORED.search(failed.words)
+        if ignored is None or int(ignored[1]) != failed.words.count(UNKNOWN_SETTING):
+            raise
+
+
+def _feed(target, backup, arguments, jobs):
+    """Run pg_restore in the container. From a pipe it reads a custom dump, and with one job only."""
+    if backup.name.format == CUSTOM:
+        how, size, source = FILE if jobs else PIPE, os.path.getsize(backup.path), chunks(backup.path)
+    else:
+        how, size, source = FOLDER, tar_size(backup.path), tar_of(backup.path)
+    stream(command_of(target, "pg_restore", arguments, fed=(how, size)), source=source)
