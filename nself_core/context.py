@@ -171,11 +171,12 @@ class Context:
 
     def restore_performers(self, name):
         """What performs the steps of `restore`."""
-        from nself_core.backups import restore
+        from nself_core.backups import in_place, restore
 
         database, tell = self.database, self.console.progress
         return {
             "restore": lambda steps: restore.perform(database, steps[0].work, self._take_backup, tell),
+            "in place": lambda steps: in_place.perform(database, steps[0].work, self._take_backup, tell),
             "undo": lambda steps: restore.perform_undo(database, steps[0]),
             "clean": lambda steps: restore.perform_clean(database, name, steps),
             "reload": self._reload_metadata,

@@ -6,7 +6,7 @@ import os
 import re
 
 from nself_core.backups.names import CUSTOM, PLAIN
-from nself_core.backups.tar import CHUNK, chunks, tar_of, tar_size
+from nself_core.backups.tar import chunks, tar_of, tar_size, text_of
 from nself_core.postgres.tools import FILE, FOLDER, PIPE, ToolFailed, command_of, failure_of_tool, stream
 
 # A pg_restore since 17 sets transaction_timeout, which a server before 17 does not know: the one error that is none.
@@ -21,9 +21,9 @@ def load(target, backup, jobs, server_version):
     """
     try:
         if backup.name.format == PLAIN:
-            size = sum(map(len, _text(backup.path)))
+            size = sum(map(len, text_of(backup.path)))
             command = command_of(target, "psql", _psql_arguments(), fed=(PIPE, size))
-            stream(command, source=_text(backup.path))
+            stream(command, source=text_of(backup.path))
         else:
             _run_pg_restore(target, backup, jobs, server_version)
     except ToolFailed as failed:
@@ -40,15 +40,6 @@ def _psql_arguments():
         "--output=/dev/null",
         "--file=-",
     ]
-
-
-def _text(path):
-    """The text of a plain dump, in pieces."""
-    import gzip
-
-    with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
-        while data := file.read(CHUNK):
-            yield data
 
 
 def _run_pg_restore(target, backup, jobs, server_version):

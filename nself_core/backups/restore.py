@@ -10,7 +10,7 @@ import time
 from collections import namedtuple
 
 from nself_core.backups import folder as folders
-from nself_core.backups import load, swap
+from nself_core.backups import in_place, load, swap
 from nself_core.backups.verify import DAMAGED, examine
 from nself_core.bookkeeping.proof import LOCK_KEY
 from nself_core.bookkeeping.protection import refuse_protected
@@ -31,6 +31,9 @@ SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, c.reltuples::bi
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
 """
+
+KEPT_ASIDE = "in the database that steps aside only"
+KEPT_INSIDE = "in the safety backup only, where there is one; until all is loaded nobody reads or writes"
 
 SAFETY_LABEL = "before-restore"
 
@@ -94,19 +97,25 @@ def _differences(manifest, facts):
         yield f"the backup wants extensions that the present database has not: {', '.join(lacking)}"
 
 
-def plan_restore(database, backup, facts, jobs, safety):
+def plan_restore(database, backup, facts, jobs, safety, inside=False):
     """The Plan of `restore`: every step, and what is lost by it.
 
-    Arguments: `facts`, of `manifest.read_facts`; `safety`, the Plan of the safety backup, or None.
+    Arguments: `facts`, of `manifest.read_facts`; `safety`, the Plan of the safety backup, or None; `inside`, whether
+    it is done inside the database, with none beside it.
     """
     refuse_protected(database)
+    if not inside:
+        in_place.refuse_beside(database)
     if backup.name.format == "plain" and backup.manifest is None:
         raise Refused(
             f"{backup.shown} is a plain dump without a manifest: what stands in it would be run unseen",
             "read it, and run it yourself with psql",
         )
-    warnings = check(database, backup, facts)
     name = facts["database"]
+    warnings = [*check(database, backup, facts), *_left_behind(database, name)]
+    losses = _losses(database, backup, facts, inside)
+    if inside:
+        return Plan(in_place.steps_of(backup, facts, jobs, safety), warnings, loses=losses, asks_everywhere=True)
     (likeness,) = database.rows(swap.SQL_LIKENESS, name=name)
     safe = safety.steps[0].work if safety else None
     job = Job(backup, name, likeness, jobs, safe, facts["server_version"])
@@ -118,10 +127,17 @@ def plan_restore(database, backup, facts, jobs, safety):
         f"end the sessions in {name}, and in one transaction rename it to {aside} and {new} to {name}",
     ]
     steps = [Step("restore", title, None, None, True, job) for title in titles]
-    return Plan(steps, warnings, loses=_losses(database, backup, facts), asks_everywhere=True)
+    return Plan(steps, warnings, loses=losses, asks_everywhere=True)
 
 
-def _losses(database, backup, facts):
+def _left_behind(database, name):
+    """A warning for each database that a restore has begun to fill and never finished."""
+    for row in database.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, swap.RESTORE)):
+        size = bytes_text(row["size_bytes"])
+        yield f"database {row['name']} ({size}) is left of a restore that did not end: nself-db restore --clean"
+
+
+def _losses(database, backup, facts, inside):
     """Lines that say what the present database holds and what comes in its place."""
     now = database.rows(SQL_ROWS)[0]
     age = duration_text(max(time.time() - backup.name.seconds, 0))
@@ -133,7 +149,7 @@ def _losses(database, backup, facts):
             f"then: {len(manifest['estimated_rows'])} tables, about {rows} rows, as of {manifest['started_at']} "
             f"({age} ago), from {manifest['env']}, database {manifest['database']}"
         )
-    lines.append(f"what was written since {backup.shown} was taken is in the database that steps aside only")
+    lines.append(f"what was written since {backup.shown} was taken is {KEPT_INSIDE if inside else KEPT_ASIDE}")
     return lines
 
 

@@ -41,6 +41,15 @@ def chunks(path):
             yield data
 
 
+def text_of(path):
+    """The text of a plain dump, unpacked, in pieces. Raises OSError."""
+    import gzip
+
+    with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
+        while data := file.read(CHUNK):
+            yield data
+
+
 class Unpacking:
     """Called with the pieces of a tar of plain files, it writes them into a folder.
 

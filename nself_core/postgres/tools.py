@@ -60,6 +60,44 @@ wait "$child"; code=$?
 { kill "$guard"; wait "$guard"; } 2>/dev/null
 echo "nself-exit $code" >&2; exit $code
 """
+# A dump's text between two of ours, all into one psql: it commits what it is told to commit at the end, and what goes
+# wrong before keeps that end from it.
+JOINED = """
+size=$1 how=$2 before=$3 after=$4 lines=$5 reader=$6; shift 6; trap '' PIPE
+folder=$(mktemp -d) || exit 1; trap 'rm -rf "$folder"' EXIT
+exec 3<&0; dump=$how
+case $how in pipe | folder) dump=$folder/dump; mkfifo "$dump" || exit ;; esac
+read_dump() {
+    case $reader,$how in
+    ,*) cat <"$dump" ;;
+    *,pipe) "$reader" --file=- <"$dump" ;;
+    *,folder) mkdir "$folder/files" && tar -C "$folder/files" -xf - <"$dump" && "$reader" --file=- "$folder/files" ;;
+    *) "$reader" --file=- "$dump" ;;
+    esac || echo $? >"$folder/failed"
+}
+{
+    printf '%s' "$before"
+    read_dump | sed "$lines"
+    [ -e "$folder/failed" ] || printf '%s' "$after"
+    : >"$folder/done"
+} 3<&- </dev/null | "$@" 3<&- &
+child=$!
+(
+    if [ -p "$dump" ]; then
+        head -c "$size" <&3 >"$dump" & feeder=$!
+        trap 'kill "$feeder"; wait "$feeder"; exit' TERM; wait "$feeder"; trap - TERM
+    fi
+    read -r line <&3; kill "$child"
+) >/dev/null 2>&1 & guard=$!
+exec 3<&-
+wait "$child"; code=$?
+{ kill "$guard"; wait "$guard"; } 2>/dev/null
+# Whoever opens the pipe only now would wait for ever for one who writes.
+until [ -e "$folder/done" ]; do [ ! -p "$dump" ] || : <>"$dump"; sleep 0.1; done
+wait
+[ $code -ne 0 ] || [ ! -e "$folder/failed" ] || code=$(cat "$folder/failed")
+echo "nself-exit $code" >&2; exit $code
+"""
 PIPE, FILE, FOLDER = "pipe", "file", "folder"
 TOLD_EXIT = re.compile(rb"^nself-exit (\d+)\s*\Z", re.MULTILINE)
 TOLD_PROGRAM = re.compile(r"^nself-program (.*)\n?", re.MULTILINE)
@@ -109,6 +147,22 @@ def command_of(database, program, arguments, server_version=None, watched=False,
         raise Unreachable(f"there is no {program} on this host", "install Postgres' client programs")
     path = _new_enough(known, program, major) if major else known[0]
     return Command(program, [*shell, path, *argv[1:], *arguments], env, False, bool(watched or fed))
+
+
+def joined_command(database, reader, fed, before, after, lines):
+    """The Command of one psql on the database, which is given `before`, the text of a dump, and `after`.
+
+    Arguments: `reader`, "pg_restore" or None for a dump that is text; `fed`, the number of bytes that `stream` will
+    give it and PIPE or FOLDER, or 0 and the path of a dump beside the program; `lines`, what sed does to the text.
+    """
+    reach = database.reach
+    argv, env = reach.command("psql", database.variables(NO_PARAMETERS), OWN_LOGIN)
+    at = argv.index("psql") if reach.kind == "container" else 0
+    if reader and reach.kind != "container":
+        reader = offline_command(database, reader, []).argv[0]
+    shell = ["sh", "-c", JOINED, "sh", str(fed[0]), fed[1], before, after, lines, reader or ""]
+    options = ["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-o", "/dev/null", "-f", "-"]
+    return Command("psql", [*argv[:at], *shell, *argv[at:], *options], env, reach.kind == "container", True)
 
 
 def offline_command(database, program, arguments):
