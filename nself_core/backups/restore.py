@@ -11,6 +11,7 @@ from collections import namedtuple
 
 from nself_core.backups import folder as folders
 from nself_core.backups import in_place, load, swap
+from nself_core.backups.pooler import Paused
 from nself_core.backups.verify import DAMAGED, examine
 from nself_core.bookkeeping.proof import LOCK_KEY
 from nself_core.bookkeeping.protection import refuse_protected
@@ -168,16 +169,14 @@ def perform(database, job, take, tell):
         try:
             _fill(database.sibling(new), job, new, tell)
             keeper.execute("BEGIN", *swap.sql_dress(new, job.likeness), "COMMIT")
-            tell(f"swapping {job.name} and {new}")
             refuse_protected(database)  # a long restore: somebody may have protected it meanwhile
-            database.close()
-            swap_databases(keeper, job.name, new, aside)
+            warnings = swap_databases(database, keeper, (job.name, new, aside), tell)
         except BaseException as error:
             _drop(database, job.name, new, error)
             raise
     finally:
         keeper.close()
-    return _report(job, aside, safety, time.time() - begun)
+    return _report(job, aside, safety, time.time() - begun)._replace(warnings=warnings)
 
 
 def _free_name(keeper, name, kind, seconds):
@@ -219,15 +218,23 @@ def _compare(target, manifest):
         raise CheckFailed(f"what was restored is not what the manifest says: {'; '.join(told)}")
 
 
-def swap_databases(keeper, present, new, aside):
-    """Let the two change places; where that fails, connections are let in again."""
-    try:
-        keeper.session().execute(*swap.sql_swap(present, new, aside))
-    except (StatementFailed, ConnectionLost) as failed:
-        keeper.close()
-        keeper.execute(swap.sql_open(present))
-        message = failed.error.message if isinstance(failed, StatementFailed) else failed.text
-        raise SqlFailure(f"{present} could not be renamed, and stays as it was: {message}") from None
+def swap_databases(database, keeper, names, tell):
+    """Let two databases change places, and return warnings; where it fails, connections are let in again.
+
+    Arguments: `names`, the present one's, the new one's, and that under which the present one steps aside.
+    """
+    present = names[0]
+    database.close()
+    with Paused(database, present, tell) as pause:
+        tell(f"swapping {present} and {names[1]}")
+        try:
+            keeper.session().execute(*swap.sql_swap(*names))
+        except (StatementFailed, ConnectionLost) as failed:
+            keeper.close()
+            keeper.execute(swap.sql_open(present))
+            message = failed.error.message if isinstance(failed, StatementFailed) else failed.text
+            raise SqlFailure(f"{present} could not be renamed, and stays as it was: {message}") from None
+    return pause.warnings
 
 
 def _drop(database, name, new, error):
@@ -274,17 +281,17 @@ def plan_undo(database, name):
     return Plan([step], loses=loses, asks_everywhere=True)
 
 
-def perform_undo(database, step):
-    """Swap back and return the Report."""
+def perform_undo(database, step, tell):
+    """Swap back and return the Report. Argument: `tell(text)`, progress."""
     name, back, aside = step.work
     keeper = database.sibling(swap.maintenance_name(name))
     try:
         _lock(keeper, name)
-        database.close()
-        swap_databases(keeper, name, back, aside)
+        warnings = swap_databases(database, keeper, (name, back, aside), tell)
     finally:
         keeper.close()
-    return Report({"database": name, "before": aside}, (), f"{back} is {name} again; what was there is {aside}")
+    told = f"{back} is {name} again; what was there is {aside}"
+    return Report({"database": name, "before": aside}, (), told, warnings)
 
 
 def plan_clean(database, name):

@@ -213,10 +213,122 @@ def test_killed_at_random_points(ready):
         kill_program(process)
         outcome_of(process)
         wait_until_ended(project)
-        is_new = not project.database.admin("SELECT FROM u WHERE i = 11")
+        is_new = not project.database.admin("SELECT i FROM u WHERE i = 11")
         check_present(project, 10 if is_new else 11)
         assert is_new or not beside(project, "before")
     check_next(project, beside(project, "restore"))
+
+
+# In place: what is not committed was never there, and its locks are soon gone.
+
+
+@pytest.mark.parametrize("kill", [kill_program, kill_with_children])
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_in_place(ready, name, form, kill):
+    project = ready(name, "--format", form)
+    with held(project, "load", "--in-place") as process:
+        kill(process)
+        assert outcome_of(process).code == -9
+        wait_until_ended(project)
+        check_present(project)
+    project.run("restore", "--in-place", "--force", "--no-safety-backup").ok()
+    check_present(project, 10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", WAYS)
+def test_interrupted_in_place(ready, name, number):
+    project = ready(name)
+    with held(project, "load", "--in-place") as process:
+        process.send_signal(number)
+        outcome = outcome_of(process)
+        wait_until_ended(project)
+    assert outcome.code == 130, repr(outcome)
+    assert "Traceback" not in outcome.err
+    check_present(project)
+
+
+@pytest.mark.parametrize("kill", [kill_program, kill_with_children])
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_in_the_safety_backup_in_place(ready, name, kill):
+    """The transaction that waits for the safety backup must not go on alone when nobody takes it any more."""
+    project = ready(name)
+    project.database.admin("CREATE SEQUENCE s")
+    with project.database.connect() as gate:
+        gate.execute("BEGIN; ALTER SEQUENCE s RENAME TO renamed")
+        process = project.start("restore", "--in-place", "--force")
+        dumps = lambda: [row for row in ours(project) if row["query"].startswith("SELECT last_value")]  # noqa: E731
+        wait_until(dumps, WAIT, lambda: f"{ours(project)}")
+        kill(process)
+        outcome_of(process)
+        gate.execute("ROLLBACK")
+    wait_until_ended(project)
+    check_present(project)
+
+
+@pytest.mark.parametrize("phase", ["load"])
+def test_stopped_container_in_place(ready, own_container, phase):
+    own_container.ensure_running()
+    project = ready(Server("container", own_container))
+    with held(project, phase, "--in-place") as process:
+        own_container.kill()
+        outcome = outcome_of(process)
+        own_container.start()
+    assert outcome.code == 2, repr(outcome)
+    assert "Traceback" not in outcome.err
+    check_present(project)
+    project.run("restore", "--in-place", "--force").ok()
+    check_present(project, 10)
+
+
+def test_the_servers_disk_is_full_in_place(ready, small_server):  # noqa: F811  the fixture imported above
+    project = ready(Server("container", small_server))
+    project.database.admin("CREATE UNLOGGED TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 45000)")
+    project.run("backup", "--label", "big").ok()
+    small_server.admin("CHECKPOINT")
+    project.database.admin("INSERT INTO u VALUES (12)")
+    check_words(project.run("restore", "--in-place", "--force", "--no-safety-backup"))
+    check_present(project, 12)
+    project.database.admin("TRUNCATE big")
+    project.run("restore", "--in-place", "--force", "--no-safety-backup").ok()
+    check_present(project, 11)
+
+
+def test_clients_write_around_a_restore_in_place(ready):
+    """Whatever was acknowledged is in the safety backup or in the database."""
+    project = ready("plain-psql")
+    stop, lock, acknowledged, errors = threading.Event(), threading.Lock(), [], []
+
+    def write(number):
+        value = number * 100000
+        while not stop.is_set():
+            try:
+                with project.database.connect() as connection:
+                    while not stop.is_set():
+                        value += 1
+                        connection.execute("INSERT INTO u VALUES (%s)", [value])
+                        with lock:
+                            acknowledged.append(value)
+            except psycopg.Error as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    try:
+        outcome = project.run("restore", "--in-place", "--force", "--json")
+        time.sleep(0.5)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    safety = outcome.ok().json()["data"]["safety_backup"]
+    assert all(isinstance(error, (psycopg.OperationalError, psycopg.errors.UndefinedTable)) for error in errors)
+    after = {row["i"] for row in project.database.admin("SELECT i FROM u")}
+    project.run("restore", "--force", "--no-safety-backup", "--file", safety).ok()
+    before = {row["i"] for row in project.database.admin("SELECT i FROM u")}
+    assert {*acknowledged} <= before | after
 
 
 # Signals, and other ends.
@@ -279,8 +391,9 @@ def test_stopped_container(ready, own_container, phase, end):
 
 def test_the_servers_disk_is_full(ready, small_server):  # noqa: F811  the fixture imported above
     project = ready(Server("container", small_server))
-    project.database.admin("CREATE UNLOGGED TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 70000)")
+    project.database.admin("CREATE UNLOGGED TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 45000)")
     project.run("backup", "--label", "big").ok()
+    small_server.admin("CHECKPOINT")
     project.database.admin("INSERT INTO u VALUES (12)")
     outcome = project.run("restore", "--force", "--no-safety-backup")
     check_words(outcome)
