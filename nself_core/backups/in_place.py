@@ -12,6 +12,7 @@ import time
 from collections import namedtuple
 
 from nself_core.backups import clearing
+from nself_core.backups.comparison import SQL_TABLES, compare
 from nself_core.backups.names import CUSTOM, DIRECTORY, PLAIN
 from nself_core.backups.tar import chunks, tar_of, tar_size, text_of
 from nself_core.bookkeeping import lock
@@ -103,7 +104,8 @@ def perform(database, job, take, tell):
         database.close()  # and with it its locks
     tell(f"analyzing {job.name}")
     database.execute("ANALYZE")
-    return _report(job, told.get("safety"), time.time() - begun)
+    warnings = compare(database, job.backup.manifest)
+    return _report(job, told.get("safety"), time.time() - begun)._replace(warnings=warnings)
 
 
 def _command(database, job):
@@ -173,10 +175,7 @@ def sql_after(backup):
     """The text that comes behind the dump's: compares, and commits."""
     manifest = backup.manifest or {}
     wanted = len(manifest.get("estimated_rows") or ())
-    count = (
-        "(SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema')"
-    )
+    count = f"(SELECT pg_catalog.count(*) FROM ({SQL_TABLES}) present)"
     told = f"what was restored has fewer tables than the manifest''s {wanted}"
     return ";\n".join((_sql_refuse(f"{count} < {wanted}", told), "COMMIT")) + ";\n"
 

@@ -32,7 +32,7 @@ printf '%s\\n' "$resume" | "$@" >&2; echo "nself-resumed $?"
 """
 
 Console = namedtuple("Console", "start argv env")
-Console.__doc__ = "psql on pgBouncer's console: what stands before a program (docker exec …), its own `argv`, its `env`."
+Console.__doc__ = "psql on pgBouncer's console: what stands before a program (docker exec …), its `argv` and `env`."
 
 
 def console_of(database):
@@ -87,7 +87,7 @@ class Paused:
         self._database = database
         self._name = name
         self._tell = tell
-        self._child = None
+        self._child: processes.Child | None = None
         self._heard = b""
         self.warnings: list = []
 
@@ -103,19 +103,17 @@ class Paused:
         return self
 
     def _pause(self, console, names):
-        pause, resume = (
-            "\n".join(f"{word} {identifier(name)};" for name in names) for word in ("PAUSE", "RESUME")
-        )
+        pause, resume = ("\n".join(f"{word} {identifier(name)};" for name in names) for word in ("PAUSE", "RESUME"))
         argv = [*console.start, "sh", "-c", HELD, "sh", pause, resume, *console.argv]
         self._child = processes.start(argv, console.env)
-        code = self._answer(b"nself-paused ", PAUSE_SECONDS)
+        code = self._answer(self._child.stdout, b"nself-paused ", PAUSE_SECONDS)
         if code is None:
             told = f"transactions that go through pgBouncer took longer than {PAUSE_SECONDS} s, and were cut off"
             self.warnings.append(told)
         elif code:
             self.warnings.append("pgBouncer was not paused, and its clients were cut off")
 
-    def _answer(self, word, seconds):
+    def _answer(self, pipe, word, seconds):
         """The exit code that the shell tells behind `word`, None where it takes longer than `seconds`."""
         import os
         import select
@@ -125,8 +123,8 @@ class Paused:
             _, found, rest = self._heard.partition(word)
             if found and b"\n" in rest:
                 return int(rest.partition(b"\n")[0])
-            ready = select.select([self._child.stdout], [], [], max(deadline - time.monotonic(), 0))[0]
-            data = os.read(self._child.stdout.fileno(), 4096) if ready else b""
+            ready = select.select([pipe], [], [], max(deadline - time.monotonic(), 0))[0]
+            data = os.read(pipe.fileno(), 4096) if ready else b""
             if not data:
                 return None
             self._heard += data
@@ -135,6 +133,6 @@ class Paused:
         if self._child is None:
             return
         self._child.stdin.close()
-        if self._answer(b"nself-resumed ", RESUME_SECONDS) != 0:
+        if self._answer(self._child.stdout, b"nself-resumed ", RESUME_SECONDS) != 0:
             self.warnings.append(f'pgBouncer may still be paused: give its console RESUME "{self._name}"')
         processes.kill(self._child)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections import namedtuple
 
+from nself_core.backups import comparison, in_place, load, swap
 from nself_core.backups import folder as folders
-from nself_core.backups import in_place, load, swap
 from nself_core.backups.pooler import Paused
+from nself_core.backups.room import refuse_full
 from nself_core.backups.verify import DAMAGED, examine
 from nself_core.bookkeeping.proof import LOCK_KEY
 from nself_core.bookkeeping.protection import refuse_protected
@@ -20,18 +21,6 @@ from nself_core.output import Report, bytes_text, duration_text
 from nself_core.plan import Plan, Step
 from nself_core.postgres.session import ConnectionLost, StatementFailed
 from nself_core.sql.quoting import identifier
-
-SQL_ROWS = """
-SELECT count(*) AS tables, coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint AS rows
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
-"""
-
-SQL_TABLES = """
-SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, c.reltuples::bigint AS rows
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
-"""
 
 KEPT_ASIDE = "in the database that steps aside only"
 KEPT_INSIDE = "in the safety backup only, where there is one; until all is loaded nobody reads or writes"
@@ -114,6 +103,7 @@ def plan_restore(database, backup, facts, jobs, safety, inside=False):
         )
     name = facts["database"]
     warnings = [*check(database, backup, facts), *_left_behind(database, name)]
+    refuse_full(database, backup.manifest)
     losses = _losses(database, backup, facts, inside)
     if inside:
         return Plan(in_place.steps_of(backup, facts, jobs, safety), warnings, loses=losses, asks_everywhere=True)
@@ -140,18 +130,10 @@ def _left_behind(database, name):
 
 def _losses(database, backup, facts, inside):
     """Lines that say what the present database holds and what comes in its place."""
-    now = database.rows(SQL_ROWS)[0]
-    age = duration_text(max(time.time() - backup.name.seconds, 0))
-    lines = [f"now: {now['tables']} tables, about {now['rows']} rows, {bytes_text(facts['size_bytes'])}"]
-    manifest = backup.manifest
-    if manifest:
-        rows = sum(max(count, 0) for count in manifest["estimated_rows"].values())
-        lines.append(
-            f"then: {len(manifest['estimated_rows'])} tables, about {rows} rows, as of {manifest['started_at']} "
-            f"({age} ago), from {manifest['env']}, database {manifest['database']}"
-        )
-    lines.append(f"what was written since {backup.shown} was taken is {KEPT_INSIDE if inside else KEPT_ASIDE}")
-    return lines
+    age = max(time.time() - backup.name.seconds, 0)
+    lines = comparison.lines(comparison.read_present(database, facts), backup.manifest, age)
+    kept = KEPT_INSIDE if inside else KEPT_ASIDE
+    return [*lines, f"what was written since {backup.shown} was taken is {kept}"]
 
 
 def perform(database, job, take, tell):
@@ -167,10 +149,10 @@ def perform(database, job, take, tell):
         new, aside = (_free_name(keeper, job.name, kind, begun) for kind in (swap.RESTORE, swap.BEFORE))
         keeper.execute(swap.sql_create(new, job.likeness))
         try:
-            _fill(database.sibling(new), job, new, tell)
+            warnings = _fill(database.sibling(new), job, new, tell)
             keeper.execute("BEGIN", *swap.sql_dress(new, job.likeness), "COMMIT")
             refuse_protected(database)  # a long restore: somebody may have protected it meanwhile
-            warnings = swap_databases(database, keeper, (job.name, new, aside), tell)
+            warnings += swap_databases(database, keeper, (job.name, new, aside), tell)
         except BaseException as error:
             _drop(database, job.name, new, error)
             raise
@@ -193,29 +175,15 @@ def _lock(keeper, name):
 
 
 def _fill(target, job, new, tell):
-    """Load the backup into the new database and look whether it is what the manifest says."""
+    """Load the backup into the new database, look whether it is what the manifest says, and return warnings."""
     try:
         tell(f"loading {job.backup.shown} into {new}")
         load.load(target, job.backup, job.jobs, job.server_version)
         tell(f"analyzing {new}")
         target.execute("ANALYZE")
-        _compare(target, job.backup.manifest)
+        return comparison.compare(target, job.backup.manifest)
     finally:
         target.close()
-
-
-def _compare(target, manifest):
-    """Raise CheckFailed where tables of the manifest are not there, or one that held rows is empty."""
-    if manifest is None:
-        return
-    present = {row["name"]: row["rows"] for row in target.rows(SQL_TABLES)}
-    wanted = manifest["estimated_rows"]
-    absent = sorted(set(wanted) - set(present))
-    empty = sorted(name for name, rows in wanted.items() if rows > 0 and present.get(name) == 0)
-    if absent or empty:
-        told = [f"{len(absent)} tables are absent: {', '.join(absent[:5])}"] if absent else []
-        told += [f"{len(empty)} tables are empty that were not: {', '.join(empty[:5])}"] if empty else []
-        raise CheckFailed(f"what was restored is not what the manifest says: {'; '.join(told)}")
 
 
 def swap_databases(database, keeper, names, tell):

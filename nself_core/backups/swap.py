@@ -134,7 +134,8 @@ def sql_swap(present, new, aside):
         f"SELECT pg_catalog.set_config('{FAILED}', '', false)",
         f"ALTER DATABASE {identifier(present)} WITH ALLOW_CONNECTIONS false",
         "COMMIT",
-        "DO " + dollar(f"""{_deadline((present, new))}
+        "DO "
+        + dollar(f"""{_deadline((present, new))}
 BEGIN
     {ENDING}
     EXECUTE {literal(f"ALTER DATABASE {identifier(present)} RENAME TO {identifier(aside)}")};

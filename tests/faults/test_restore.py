@@ -8,6 +8,7 @@ held by a lock on the database.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -134,10 +135,9 @@ def test_killed_in_mid_load(ready, name, options, kill):
         kill(process)
         assert outcome_of(process).code == -9
         check_present(project)
-        if kill is kill_program or name.startswith("container"):
-            # psql, unlike pg_restore, does not tell the server, which sees it when the statement is over.
-            if options != ["plain"]:
-                wait_until_ended(project)
+        # psql, unlike pg_restore, does not tell the server, which sees it when the statement is over.
+        if (kill is kill_program or name.startswith("container")) and options != ["plain"]:
+            wait_until_ended(project)
     wait_until_ended(project)
     assert of_server(project, "SELECT pg_postmaster_start_time() AS at, true AS up") == started
     left = beside(project)
@@ -219,6 +219,13 @@ def test_killed_at_random_points(ready):
     check_next(project, beside(project, "restore"))
 
 
+def forget_size(project, file):
+    """Let the manifest speak of a little database, so that what finds no room is the load."""
+    path = project.root / f"{file}.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**document, "size_bytes": 1000}), encoding="utf-8")
+
+
 # In place: what is not committed was never there, and its locks are soon gone.
 
 
@@ -285,7 +292,7 @@ def test_stopped_container_in_place(ready, own_container, phase):
 def test_the_servers_disk_is_full_in_place(ready, small_server):  # noqa: F811  the fixture imported above
     project = ready(Server("container", small_server))
     project.database.admin("CREATE UNLOGGED TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 45000)")
-    project.run("backup", "--label", "big").ok()
+    forget_size(project, project.run("backup", "--label", "big", "--json").ok().json()["data"]["file"])
     small_server.admin("CHECKPOINT")
     project.database.admin("INSERT INTO u VALUES (12)")
     check_words(project.run("restore", "--in-place", "--force", "--no-safety-backup"))
@@ -392,7 +399,7 @@ def test_stopped_container(ready, own_container, phase, end):
 def test_the_servers_disk_is_full(ready, small_server):  # noqa: F811  the fixture imported above
     project = ready(Server("container", small_server))
     project.database.admin("CREATE UNLOGGED TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 45000)")
-    project.run("backup", "--label", "big").ok()
+    forget_size(project, project.run("backup", "--label", "big", "--json").ok().json()["data"]["file"])
     small_server.admin("CHECKPOINT")
     project.database.admin("INSERT INTO u VALUES (12)")
     outcome = project.run("restore", "--force", "--no-safety-backup")
@@ -402,6 +409,20 @@ def test_the_servers_disk_is_full(ready, small_server):  # noqa: F811  the fixtu
     project.database.admin("TRUNCATE big")
     project.run("restore", "--force", "--no-safety-backup").ok()
     check_present(project, 11)
+
+
+@pytest.mark.parametrize("options", [[], ["--in-place"]], ids=" ".join)
+def test_a_disk_without_room_is_seen_before_anything_is_done(ready, small_server, options):  # noqa: F811  as above
+    project = ready(Server("container", small_server))
+    project.database.admin("CREATE UNLOGGED TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 45000)")
+    project.run("backup", "--label", "big").ok()
+    project.database.admin("INSERT INTO u VALUES (12)")
+    outcome = project.run("restore", "--force", *options)
+    assert outcome.code == 2 and "no room for a second copy" in outcome.err, repr(outcome)
+    assert outcome.err.count("bytes)") == 2
+    assert beside(project) == []
+    assert len(list((project.root / ".nself-backups").glob("*.dump"))) == 2
+    check_present(project, 12)
 
 
 def test_our_disk_is_full(ready, small_disk):  # noqa: F811  the fixture imported above
