@@ -50,9 +50,9 @@ SELECT o.type, o.identity FROM (
         AND classid NOT IN ('pg_rewrite'::regclass, 'pg_amop'::regclass, 'pg_amproc'::regclass)) d,
     pg_identify_object(d.classid, d.objid, 0) o
 WHERE o.type <> 'toast table' AND o.identity NOT LIKE '%pg_toast%' AND o.identity NOT LIKE '%RI_Constraint%'
-UNION ALL SELECT 'grants', nspname || coalesce((SELECT string_agg(a::text, ',' ORDER BY a::text) FROM unnest(nspacl) a),
-                                               '') FROM pg_namespace
-WHERE nspname NOT LIKE 'pg\\_%' ORDER BY 1, 2
+UNION ALL SELECT 'grants', nspname || (SELECT string_agg(a::text, ',' ORDER BY a::text)
+                                       FROM unnest(coalesce(nspacl, acldefault('n', nspowner))) a)
+FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' ORDER BY 1, 2
 """
 
 
