@@ -7,7 +7,7 @@ import re
 
 from nself_core.backups.names import CUSTOM, PLAIN
 from nself_core.backups.tar import chunks, tar_of, tar_size, text_of
-from nself_core.postgres.tools import FILE, FOLDER, PIPE, ToolFailed, command_of, failure_of_tool, stream
+from nself_core.postgres.tools import FILE, FOLDER, KEPT_WORDS, PIPE, ToolFailed, command_of, failure_of_tool, stream
 
 # A pg_restore since 17 sets transaction_timeout, which a server before 17 does not know: the one error that is none.
 UNKNOWN_SETTING = 'unrecognized configuration parameter "transaction_timeout"'
@@ -68,9 +68,21 @@ def _load_past_setting(target, backup, arguments, server_version):
     try:
         _load_from_here(target, backup, arguments, server_version)
     except ToolFailed as failed:
-        ignored = IGNORED.search(failed.words)
-        if ignored is None or int(ignored[1]) != failed.words.count(UNKNOWN_SETTING):
+        if not _is_harmless(failed.words):
             raise
+
+
+def _is_harmless(words):
+    """Whether all the errors that a pg_restore told are of the one setting. Those of its jobs' starts it counts not."""
+    errors = [line for line in words.split("\n") if "error: " in line]
+    ignored = IGNORED.search(words)
+    whole = len(words) < KEPT_WORDS // 4  # of more, the beginning may be lost; a character has up to 4 bytes
+    return (
+        whole
+        and ignored is not None
+        and int(ignored[1]) <= len(errors)
+        and all(UNKNOWN_SETTING in line for line in errors)
+    )
 
 
 def _feed(target, backup, arguments, jobs):

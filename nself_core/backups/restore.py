@@ -14,6 +14,7 @@ from nself_core.backups import folder as folders
 from nself_core.backups.pooler import Paused
 from nself_core.backups.room import refuse_full
 from nself_core.backups.verify import DAMAGED, examine
+from nself_core.bookkeeping.lock import take_lock
 from nself_core.bookkeeping.proof import LOCK_KEY
 from nself_core.bookkeeping.protection import refuse_protected
 from nself_core.failures import CheckFailed, Failure, LockHeld, Refused, SqlFailure, UsageFailure
@@ -145,13 +146,15 @@ def perform(database, job, take, tell):
     keeper = database.sibling(swap.maintenance_name(job.name))
     try:
         _lock(keeper, job.name)
+        take_lock(database, 0, tell)  # what a migration does meanwhile would be in the database that steps aside
         safety = take(job.safety).data["file"] if job.safety else None
         new, aside = (_free_name(keeper, job.name, kind, begun) for kind in (swap.RESTORE, swap.BEFORE))
         keeper.execute(swap.sql_create(new, job.likeness))
         try:
             warnings = _fill(database.sibling(new), job, new, tell)
             keeper.execute("BEGIN", *swap.sql_dress(new, job.likeness), "COMMIT")
-            refuse_protected(database)  # a long restore: somebody may have protected it meanwhile
+            take_lock(database, 0, tell)  # once more: a session that was lost in a long load has lost its lock, too
+            refuse_protected(database)  # and somebody may have protected it meanwhile
             warnings += swap_databases(database, keeper, (job.name, new, aside), tell)
         except BaseException as error:
             _drop(database, job.name, new, error)
@@ -255,6 +258,8 @@ def perform_undo(database, step, tell):
     keeper = database.sibling(swap.maintenance_name(name))
     try:
         _lock(keeper, name)
+        take_lock(database, 0, tell)
+        refuse_protected(database)
         warnings = swap_databases(database, keeper, (name, back, aside), tell)
     finally:
         keeper.close()
