@@ -89,6 +89,12 @@ def test_clients_in_transaction_mode_notice_nothing(ready, name):
         assert connection.execute("SELECT current_database()").fetchone() == (name,)
 
 
+def test_the_plan_names_the_pause(ready):
+    project, _, env = ready()
+    assert "pause pgBouncer, end the sessions" in project.run("restore", "--dry-run", env=env).ok().out
+    assert "pgBouncer" not in project.run("restore", "--dry-run").ok().out
+
+
 def test_without_the_setting_they_are_cut_off(ready):
     project, bouncer, env = ready(PGBOUNCER_ENABLED="false")
     with Writers(project, bouncer) as writers:

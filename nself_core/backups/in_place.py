@@ -18,7 +18,7 @@ from nself_core.backups.tar import chunks, tar_of, tar_size, text_of
 from nself_core.bookkeeping import lock
 from nself_core.bookkeeping.proof import LOCK_KEY, NOTICE_DEATH
 from nself_core.bookkeeping.protection import IS_PROTECTED, refuse_protected
-from nself_core.failures import LockHeld, Refused, UsageFailure
+from nself_core.failures import Interrupted, LockHeld, Refused, UsageFailure
 from nself_core.output import Report, duration_text
 from nself_core.plan import Step
 from nself_core.postgres.errors import failure_of, parse_reports
@@ -100,6 +100,8 @@ def perform(database, job, take, tell):
         stream(_command(database, job), source=_source(database, job, take, tell, told))
     except ToolFailed as failed:
         raise _failure(database, failed) from None
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted", "whether all of it is done or nothing, this shows: nself-db list") from None
     finally:
         database.close()  # and with it its locks
     tell(f"analyzing {job.name}")

@@ -35,10 +35,15 @@ Console = namedtuple("Console", "start argv env")
 Console.__doc__ = "psql on pgBouncer's console: what stands before a program (docker exec …), its `argv` and `env`."
 
 
+def is_enabled(settings):
+    """Whether the settings say that there is a pgBouncer."""
+    return (settings.get("PGBOUNCER_ENABLED") or "").strip().lower() in ("1", "true", "yes", "on")
+
+
 def console_of(database):
     """The Console of the pgBouncer that the settings enable, or None."""
     settings = database.settings
-    if (settings.get("PGBOUNCER_ENABLED") or "").strip().lower() not in ("1", "true", "yes", "on"):
+    if not is_enabled(settings):
         return None
     host, inside = settings.get("PGBOUNCER_HOST"), database.reach.kind == "container"
     place = {

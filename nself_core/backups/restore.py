@@ -11,7 +11,7 @@ from collections import namedtuple
 
 from nself_core.backups import comparison, in_place, load, swap
 from nself_core.backups import folder as folders
-from nself_core.backups.pooler import Paused
+from nself_core.backups.pooler import Paused, is_enabled
 from nself_core.backups.room import refuse_full
 from nself_core.backups.verify import DAMAGED, examine
 from nself_core.bookkeeping.lock import take_lock
@@ -21,6 +21,7 @@ from nself_core.failures import CheckFailed, Failure, LockHeld, Refused, SqlFail
 from nself_core.output import Report, bytes_text, duration_text
 from nself_core.plan import Plan, Step
 from nself_core.postgres.session import ConnectionLost, StatementFailed
+from nself_core.processes import Undisturbed
 from nself_core.sql.quoting import identifier
 
 KEPT_ASIDE = "in the database that steps aside only"
@@ -116,10 +117,15 @@ def plan_restore(database, backup, facts, jobs, safety, inside=False):
     titles += [
         f"create database {new}, with the owner, settings and grants of {name}",
         f"load {backup.shown} into it, analyze it, and compare its tables with the manifest's",
-        f"end the sessions in {name}, and in one transaction rename it to {aside} and {new} to {name}",
+        _swap_title(database, name, new, aside),
     ]
     steps = [Step("restore", title, None, None, True, job) for title in titles]
     return Plan(steps, warnings, loses=losses, asks_everywhere=True)
+
+
+def _swap_title(database, name, new, aside):
+    pause = "pause pgBouncer, " if is_enabled(database.settings) else ""
+    return f"{pause}end the sessions in {name}, and in one transaction rename it to {aside} and {new} to {name}"
 
 
 def _left_behind(database, name):
@@ -192,11 +198,12 @@ def _fill(target, job, new, tell):
 def swap_databases(database, keeper, names, tell):
     """Let two databases change places, and return warnings; where it fails, connections are let in again.
 
+    Signals come too late from here on: the server ends what it was sent, and what came of it is to be told.
     Arguments: `names`, the present one's, the new one's, and that under which the present one steps aside.
     """
     present = names[0]
     database.close()
-    with Paused(database, present, tell) as pause:
+    with Undisturbed(), Paused(database, present, tell) as pause:
         tell(f"swapping {present} and {names[1]}")
         try:
             keeper.session().execute(*swap.sql_swap(*names))
@@ -243,7 +250,7 @@ def plan_undo(database, name):
     aside = found[-1]
     now = _free_name(keeper, name, swap.BEFORE, time.time())
     keeper.close()
-    title = f"end the sessions in {name}, and in one transaction rename it to {now} and {aside['name']} to {name}"
+    title = _swap_title(database, name, aside["name"], now)
     loses = [
         f"{name} as it is now steps aside as {now}",
         f"{aside['name']} ({bytes_text(aside['size_bytes'])}) returns",

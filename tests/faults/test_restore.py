@@ -356,6 +356,23 @@ def test_interrupted(ready, name, phase, number):
     check_present(project)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_swap_comes_too_late(ready, number):
+    project = ready("plain-psql")
+    with project.database.server.cluster.connect() as holder:
+        with held(project, "analyze") as process:
+            lock = psycopg.sql.SQL("BEGIN; COMMENT ON DATABASE {} IS 'held'")
+            holder.execute(lock.format(psycopg.sql.Identifier(project.database.name)))
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'object'"
+        wait_until(lambda: of_server(project, waits), WAIT, lambda: f"{ours(project)}")
+        process.send_signal(number)
+        time.sleep(0.2)  # for it to be heard, if it were
+        holder.execute("ROLLBACK")
+    outcome_of(process).ok()
+    check_present(project, 10)
+    assert len(beside(project, "before")) == 1 and not beside(project, "restore")
+
+
 @pytest.mark.parametrize("name", WAYS)
 def test_ended_server_process(ready, name):
     project = ready(name)
