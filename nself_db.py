@@ -145,6 +145,7 @@ KEEP_MONTHLY = option("--keep-monthly", type=whole_number, metavar="N", help="ke
 RESTORE_FILE = option("--file", metavar="FILE", help="this backup (default: the newest of this environment's database)")
 RESTORE_JOBS = option("--jobs", type=whole_number, metavar="N", help="tables loaded at once; not for plain dumps")
 NO_SAFETY = option("--no-safety-backup", action="store_true", help="take no backup of the present state first")
+IN_PLACE = option("--in-place", action="store_true", help="inside the database, in one transaction; none is created")
 UNDO = option("--undo", action="store_true", help="put the database back that the last restore set aside")
 CLEAN = option("--clean", action="store_true", help="drop the databases that restores have set aside")
 
@@ -207,7 +208,7 @@ COMMANDS = (
         KEEP_LAST, KEEP_DAILY, KEEP_WEEKLY, KEEP_MONTHLY, REMOTE, FORCE, CONFIRM,
         effect=DESTROYS, example="nself-db backup prune --keep-last 7 --keep-monthly 12"),
     row("restore", "Put a backup in place of the present database, which steps aside.",
-        RESTORE_FILE, REMOTE, RESTORE_JOBS, NO_SAFETY, UNDO, CLEAN, SKIP_METADATA, FORCE, CONFIRM,
+        RESTORE_FILE, REMOTE, RESTORE_JOBS, IN_PLACE, NO_SAFETY, UNDO, CLEAN, SKIP_METADATA, FORCE, CONFIRM,
         effect=DESTROYS, example="nself-db restore --file .nself-backups/2024-05-01T12:00:00_pre-migration-v2.dump"),
     row("list", "List tables, views and sequences with a managed prefix.", COUNTS, FILTER, ALL,
         effect=READS, example="nself-db list --counts"),
@@ -421,7 +422,7 @@ def restore(ctx, args):
     else:
         chosen = room.choose(place, ctx.settings, facts["database"], args.file)
     safety = None if args.no_safety_backup else ctx.safety_plan(facts, room.SAFETY_LABEL)
-    plan = room.plan_restore(ctx.database, chosen, facts, args.jobs, safety, is_here=not args.remote)
+    plan = room.plan_restore(ctx.database, chosen, facts, args.jobs, safety, args.in_place, is_here=not args.remote)
     plan = plan._replace(steps=[*fetching, *plan.steps])
     return ctx.execute(ctx.with_reload(plan, facts, args), ctx.restore_performers(facts["database"]))
 

@@ -179,13 +179,14 @@ class Context:
 
     def restore_performers(self, name):
         """What performs the steps of `restore`."""
-        from nself_core.backups import fetch, restore
+        from nself_core.backups import fetch, in_place, restore
 
         database, tell = self.database, self.console.progress
         return {
             "fetch": lambda steps: fetch.perform(database, steps[0], tell),
             "restore": lambda steps: restore.perform(database, steps[0].work, self._take_backup, tell),
-            "undo": lambda steps: restore.perform_undo(database, steps[0]),
+            "in place": lambda steps: in_place.perform(database, steps[0].work, self._take_backup, tell),
+            "undo": lambda steps: restore.perform_undo(database, steps[0], tell),
             "clean": lambda steps: restore.perform_clean(database, name, steps),
             "reload": self._reload_metadata,
         }

@@ -120,7 +120,7 @@ DATA = {
     "restore": {
         "file?": "text",
         "database?": "text",
-        "before?": "text",
+        "before?": "text?",
         "safety_backup?": "text?",
         "duration_ms?": "integer",
         "dropped?": ["text"],
