@@ -45,7 +45,8 @@ DEMO_COMMANDS = (
 # Of the caller's environment, what a demo or an artefact may see: no setting of another project, no PG… variable.
 KEPT_VARIABLES = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "NO_COLOR", "PATH", "TERM", "TMPDIR", "USER")
 
-TEST_PACKAGES = ("postgresql", "docker.io", "iptables", "debootstrap", "pgbouncer")
+TEST_PACKAGES = ("postgresql", "docker.io", "iptables", "debootstrap", "pgbouncer", "age")
+BROWSER_PACKAGES = ("chromium", "chromium-driver")
 CLUSTER_SETTINGS = "/etc/postgresql-common/createcluster.conf"
 
 # Parts of the standard library and of pip that the binary never uses.
@@ -88,6 +89,14 @@ def install_packages(names):
     if "postgresql" in missing:
         install_without_cluster()
     apt_install(missing)
+
+
+def install_browser():
+    """Install the browser that the console is tested in. Ubuntu has it as a snap only: its tests are left out there."""
+    try:
+        install_packages(BROWSER_PACKAGES)
+    except BuildFailed:
+        say(f"not to be had here: {' '.join(BROWSER_PACKAGES)}")
 
 
 def is_installed(name):
@@ -333,6 +342,7 @@ class DemoProject:
 def test(arguments):
     """Make the environment, install the system's parts, and become pytest."""
     install_packages(TEST_PACKAGES)
+    install_browser()
     python = make_environment(TEST_EXTRAS)
     argv = [python, "-m", "pytest", *arguments.pytest]
     say(f"$ {shlex.join([os.path.relpath(python, ROOT), *argv[1:]])}")
@@ -374,7 +384,7 @@ def build_pyz(python, work, output):
     say("building nself-db.pyz")
     target = os.path.join(output, "nself-db.pyz")
     site = stage_site(python, work)
-    options = ["--site-packages", site, "--entry-point", "nself_db:main", "--python", "/usr/bin/env python3"]
+    options = ["--site-packages", site, "--entry-point", "nself_db:start", "--python", "/usr/bin/env python3"]
     options += ["--compressed", "--reproducible", "--output-file", target]
     call([python, "-m", "shiv", *options], env=reproducible_variables())
     return target
@@ -404,7 +414,7 @@ def build_binary(python, work, output):
     say("building nself-db")
     start = os.path.join(work, "start.py")
     with open(start, "w", encoding="utf-8") as file:
-        file.write("import sys\n\nfrom nself_db import main\n\nsys.exit(main())\n")
+        file.write("from nself_db import start\n\nstart()\n")
     options = ["--onefile", "--strip", "--name", "nself-db", "--log-level", "WARN", "--noconfirm", "--clean"]
     options += ["--distpath", output, "--workpath", work, "--specpath", work, "--paths", ROOT]
     options += ["--collect-submodules", "nself_core", "--collect-submodules", "psycopg"]

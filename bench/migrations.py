@@ -85,7 +85,7 @@ class Workbench:
 
     def ours(self, *words):
         """The arguments that run our compiled program."""
-        start = f"import sys; sys.path.insert(0, {str(self.compiled)!r}); import nself_db; sys.exit(nself_db.main())"
+        start = f"import sys; sys.path.insert(0, {str(self.compiled)!r}); import nself_db; nself_db.start()"
         return [python(), "-I", "-S", "-c", start, *words]
 
     def floor_psql(self, database, *words):

@@ -71,13 +71,20 @@ def _natural_align(values):
 
 def _column_lines(title, values, align):
     """A column's title and cells, filled with blanks to one width."""
-    cells = [visible(str(title)), *map(cell_text, values)]
+    cells = [visible(str(title)), *_cell_texts(values)]
     if all(map(str.isascii, cells)):
         width = max(map(len, cells))
         return [cell.rjust(width) for cell in cells] if align == ">" else [cell.ljust(width) for cell in cells]
     widths = [display_width(cell) for cell in cells]
     blanks = [" " * (max(widths) - width) for width in widths]
     return [b + cell if align == ">" else cell + b for cell, b in zip(cells, blanks)]
+
+
+def _cell_texts(values):
+    """The values of a column as cell_text gives them; thousands of plain texts are looked at as one."""
+    if {*map(type, values)} == {str} and visible(text := "".join(values)) == text:
+        return values
+    return map(cell_text, values)
 
 
 def cell_text(value):
@@ -357,7 +364,7 @@ class Console:
         values = [value for row in rows for value in row]
         text = "\n".join(map(str, values))
         # The text of a list shows its items with escapes, which may hide a secret.
-        if self.redact(text) == text and not any(isinstance(value, (list, tuple)) for value in values):
+        if self.redact(text) == text and not any(issubclass(kind, (list, tuple)) for kind in {*map(type, values)}):
             return rows
         return [json_ready(row, self.redact) for row in rows]
 

@@ -23,7 +23,7 @@ MIGRATION = {
 RAN = [{"version": VERSION, "name": "text", "file": "text", "mode": ("transaction", "no_transaction", "self_test")}]
 BACKUP_FORMATS = ("custom", "plain", "directory")
 TAKEN = {
-    "file": "text",
+    "file": "text?",
     "format": BACKUP_FORMATS,
     "bytes": "integer",
     "sha256": "text",
@@ -111,7 +111,7 @@ DATA = {
             {
                 "file": "text",
                 "bytes": "integer",
-                "state": ("good", "damaged", "without manifest"),
+                "state": ("good", "damaged", "without manifest", "not decrypted"),
                 "reason": "text?",
             }
         ]
@@ -120,7 +120,7 @@ DATA = {
     "restore": {
         "file?": "text",
         "database?": "text",
-        "before?": "text",
+        "before?": "text?",
         "safety_backup?": "text?",
         "duration_ms?": "integer",
         "dropped?": ["text"],
@@ -142,6 +142,13 @@ DATA = {
         "exit_code?": "integer",
     },
     "fixtures verify": {"fixtures": [{"name": "text", "ok": "boolean", "error": "any"}]},
+    "hasura console": {
+        "endpoint": "text",
+        "port": "integer",
+        "read_only": "boolean",
+        "changed": "boolean",
+        "resource_version": {"before": "integer", "after": "integer?"},
+    },
     "server status": {"running": "boolean", "version": "integer?", "data": "text?", "socket": "text?", "log": "text?"},
     "server stop": {"stopped": "boolean"},
 }

@@ -10,6 +10,7 @@ import socket
 
 import jsonschema
 import pytest
+from bed.hasura_engine import Engine
 
 import nself_db
 from nself_core import shapes
@@ -41,8 +42,17 @@ CASES = {
     "fixtures list": [],
     "fixtures run": ["--fixture", "one"],
     "fixtures verify": ["--fixture", "one"],
+    "hasura console": ["--no-browser", "--port", "0", "--idle", "0.1"],
     "server status": [],
     "server stop": [],
+}
+# The same with the backups of an object store, where a command knows them.
+REMOTE_CASES = {
+    "backup": ["--remote"],
+    "backup list": ["--remote"],
+    "backup verify": ["--remote"],
+    "backup prune": ["--remote", "--keep-last", "1"],
+    "restore": ["--remote", "--force", "--no-safety-backup"],
 }
 WITHOUT_SERVER = {"backup list", "backup verify", "migrate create", "server status", "server stop"}
 PATHS = [row.path for row in nself_db.COMMANDS]
@@ -59,7 +69,21 @@ FROM hdb_catalog.schema_migrations v LEFT JOIN nself_db.migrations m USING (vers
 
 
 @pytest.fixture
-def ready(plain_project):
+def engine(request, plain_project):
+    """An engine of Hasura's that the project's settings lead to, for the commands that are about one."""
+    values = request.node.callspec.params.values()
+    if not any(str(getattr(value, "path", value)).startswith("hasura ") for value in values):
+        yield None
+        return
+    url = plain_project.database.server.cluster.url(plain_project.database.name)
+    with Engine(url) as running:
+        hasura = {"HASURA_GRAPHQL_ENDPOINT": running.endpoint, "HASURA_GRAPHQL_ADMIN_SECRET": running.secret}
+        plain_project.write_env({**plain_project.database.settings, **hasura})
+        yield running
+
+
+@pytest.fixture
+def ready(plain_project, engine):
     """A project with one migration applied and one pending, a seed, and a backup."""
     plain_project.migration("1_a", "CREATE TABLE np_a (id int);", "DROP TABLE np_a;")
     plain_project.run("migrate", "up").ok()
@@ -102,6 +126,10 @@ def test_help_has_the_sentence_the_options_and_the_example(row, run):
     assert row.help[0].isupper() and row.help.endswith(".")
 
 
+def test_the_help_of_a_group_is_shown_whatever_options_stand_beside_it(run):
+    assert run("--env", "dev", "migrate", "--help", "--url", "x").ok().out == run("migrate", "--help").ok().out
+
+
 @pytest.mark.parametrize("row", nself_db.COMMANDS, ids=PATHS)
 def test_the_example_is_a_command_line_that_parses(row):
     path, rest = nself_db.find_command(shlex.split(row.example)[1:])
@@ -126,6 +154,29 @@ def test_dry_run_changes_nothing_and_prints_the_plan(row, ready):
     assert outcome.json()["dry_run"] is True
 
 
+def test_every_command_with_remote_has_a_case():
+    options = {row.path: {name for option in row.options for name in option.names} for row in nself_db.COMMANDS}
+    assert {path for path in PATHS if "--remote" in options[path]} == {*REMOTE_CASES}
+
+
+@pytest.mark.parametrize("path", REMOTE_CASES)
+def test_remote_in_json_dry_and_quiet(path, ready, storage):
+    ready.write_env({**ready.database.settings, **storage.settings()})
+    ready.run("backup", "--remote").ok()
+    before = state(ready), storage.keys()
+    plans = next(row for row in nself_db.COMMANDS if row.path == path).effect != nself_db.READS
+    outcome = ready.run(*path.split(), *REMOTE_CASES[path], "--dry-run", "--json").ok()
+    jsonschema.validate(outcome.json(), shapes.plan_schema() if plans else shapes.document_schema(path))
+    assert (state(ready), storage.keys()) == before
+    outcome = ready.run(*path.split(), *REMOTE_CASES[path], "--json").ok()
+    jsonschema.validate(outcome.json(), shapes.document_schema(path))
+    outcome = ready.run(*path.split(), *REMOTE_CASES[path], "--quiet").ok()
+    assert outcome.err == "" and len(outcome.out.splitlines()) <= 1
+    outcome = ready.run(*path.split(), *REMOTE_CASES[path], "--json", env={"STORAGE_BUCKET": ""})
+    assert outcome.code == 1
+    jsonschema.validate(outcome.json(), shapes.failure_schema())
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_quiet_prints_the_final_status_only(path, ready):
     outcome = ready.run(*path.split(), *CASES[path], "--quiet").ok()
@@ -145,7 +196,8 @@ def test_an_unknown_option_is_usage(path, ready):
 @pytest.mark.parametrize("path", PATHS)
 def test_no_server_is_exit_2_with_a_hint(path, ready):
     url = f"postgresql://someone:s3cret-word@127.0.0.1:{closed_port()}/db"
-    outcome = ready.run(*path.split(), *CASES[path], "--url", url, "--json")
+    env = {"HASURA_GRAPHQL_ENDPOINT": f"http://127.0.0.1:{closed_port()}"}
+    outcome = ready.run(*path.split(), *CASES[path], "--url", url, "--json", env=env)
     if path in WITHOUT_SERVER:
         outcome.ok()
         return

@@ -148,7 +148,8 @@ def test_a_dropped_version_table_is_noticed_before_all_is_run_again(project):
 
 
 def test_closed_and_full_stdout_are_exit_2_and_no_traceback(project):
-    for words in ("--version", "--help", "migrate --help", "migrate status --json", "bogus --json"):
+    helps = ("--version", "--help", "migrate --help", "migrate up --help")
+    for words in (*helps, "migrate status --json", "bogus --json"):
         for stream in (">&-", ">/dev/full"):
             code, err = shell(project, f"{words} {stream}")
             assert code == 2 or words.startswith("bogus"), (words, stream, code, err)

@@ -6,8 +6,9 @@ Every request of the metadata API is a POST of {"type", "version", "args"} to /v
 
 from __future__ import annotations
 
-from nself_core.failures import CredentialsRefused, Failure, Unreachable
+from nself_core.failures import CheckFailed, CredentialsRefused, Failure, Unreachable
 from nself_core.http import json_request, redact
+from nself_core.redaction import MASK
 
 # Paths that people give with the endpoint because a browser or a client of the API wants them.
 FOREIGN_PATHS = ("/v1/graphql", "/v1/metadata", "/console")
@@ -25,16 +26,63 @@ class MetadataConflict(MetadataRefused):
     code = "metadata_conflict"
 
 
+class MetadataInconsistent(MetadataRefused):
+    """The engine did not take the metadata, because some of its objects cannot be; `objects` are these."""
+
+    code = "metadata_inconsistent"
+
+    @property
+    def objects(self):
+        """[{"type", "name", "reason", "definition"}, …], as get_inconsistent_metadata gives them."""
+        return self.data["internal"]
+
+
+# Asked before the table itself, which is not there in every database, and may not be for every role to read.
+SQL_IS_STORED = """
+SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+       AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'hdb_catalog' AND c.relname = 'hdb_metadata'
+"""
+SQL_STORED = "SELECT resource_version, metadata FROM hdb_catalog.hdb_metadata"
+
+# Large metadata is built anew object by object, and every source's catalogue is read for it (seconds).
+REPLACE_SECONDS = 600
+
+
+def read_stored_metadata(database):
+    """The metadata as the engine has stored it, read without the engine: what `export_metadata` gives.
+
+    Argument: `database`, the one in which the engine keeps its metadata. Only ever read: an engine is not told of
+    what others write there. Raises CheckFailed where there is none, CredentialsRefused where the role may not read it.
+    """
+    found = database.rows(SQL_IS_STORED)
+    rows = database.rows(SQL_STORED) if found and found[0]["readable"] else []
+    if found and not found[0]["readable"]:
+        raise CredentialsRefused(
+            f"hdb_catalog.hdb_metadata in {database.where} may not be read by this role",
+            "GRANT USAGE ON SCHEMA hdb_catalog and SELECT on the table, or connect as its owner",
+        )
+    if not rows:
+        raise CheckFailed(
+            f"Hasura keeps no metadata in {database.where}",
+            "it may keep it in another database (HASURA_GRAPHQL_METADATA_DATABASE_URL): name that one by --url",
+        )
+    return {"resource_version": rows[0]["resource_version"], "metadata": rows[0]["metadata"]}
+
+
 class HasuraApi:
     """The engine at one address.
 
     Arguments: `endpoint`, its base address, as HASURA_GRAPHQL_ENDPOINT gives it; `admin_secret`, None or empty for an
-    engine without one; `timeout`, seconds for each request. Every method raises Unreachable when the engine does not
-    answer, CredentialsRefused when it does not accept the secret, and MetadataRefused when it refuses the request.
+    engine without one; `timeout`, seconds for each request; `dial`, where no address leads to it (see reach.py). Every
+    method raises Unreachable when the engine does not answer, CredentialsRefused when it does not accept the secret,
+    and MetadataRefused when it refuses the request.
     """
 
-    def __init__(self, endpoint, admin_secret=None, timeout=60):
+    def __init__(self, endpoint, admin_secret=None, timeout=60, dial=None):
         self.endpoint = _base(endpoint)
+        self._dial = dial
         self.timeout = timeout
         self._headers = {"X-Hasura-Admin-Secret": admin_secret} if admin_secret else {}
         self._secrets = (admin_secret,) if admin_secret else ()
@@ -55,26 +103,40 @@ class HasuraApi:
         """The whole metadata with its version: {"resource_version": int, "metadata": {…}}."""
         return self._metadata("export_metadata", {}, version=2)
 
+    def replace_metadata(self, document, resource_version=None, allow_inconsistent=False):
+        """Put `document` in the place of all metadata.
+
+        Arguments: `resource_version`, the version that it was compared with: where it is no longer the present one,
+        nothing is changed and MetadataConflict raised; None replaces whatever is there. `allow_inconsistent`, whether
+        it is taken also when some of its objects cannot be: otherwise nothing is changed then, and
+        MetadataInconsistent raised. Returns what reload_metadata does, and `warnings`, as the engine words them.
+        """
+        args = {"allow_inconsistent_metadata": allow_inconsistent, "metadata": document}
+        locked = {} if resource_version is None else {"resource_version": resource_version}
+        answer = self._metadata("replace_metadata", args, 2, REPLACE_SECONDS, **locked)
+        return {**_consistency(answer), "warnings": answer.get("warnings") or []}
+
     def get_catalog_state(self):
         """What Hasura's own tools have stored: {"id", "cli_state": {…}, "console_state": {…}}."""
         return self._metadata("get_catalog_state", {})
 
     def version(self):
         """The engine's version, such as "v2.48.10"; asked without the secret."""
-        answer = json_request("GET", f"{self.endpoint}/v1/version", timeout=self.timeout, secrets=self._secrets)
+        url = f"{self.endpoint}/v1/version"
+        answer = json_request("GET", url, timeout=self.timeout, secrets=self._secrets, dial=self._dial)
         version = answer.document.get("version") if isinstance(answer.document, dict) else None
         if answer.status != 200 or not isinstance(version, str):
             raise Unreachable(f"what answers at {self.endpoint} is not Hasura's engine ({answer.status})")
         return version
 
-    def _metadata(self, request_type, args, version=None):
-        """Send one request of the metadata API and return its answer, a dict."""
-        request = {"type": request_type, "args": args}
+    def _metadata(self, request_type, args, version=None, timeout=0, **more):
+        """Send one request of the metadata API, `more` beside its args, and return its answer, a dict."""
+        request = {"type": request_type, "args": args, **more}
         if version is not None:
             request["version"] = version
-        answer = json_request(
-            "POST", f"{self.endpoint}/v1/metadata", request, self._headers, self.timeout, self._secrets
-        )
+        timeout = max(timeout, self.timeout)
+        url = f"{self.endpoint}/v1/metadata"
+        answer = json_request("POST", url, request, self._headers, timeout, self._secrets, self._dial)
         if answer.status != 200:
             raise self._refusal(request_type, answer)
         if not isinstance(answer.document, dict):
@@ -93,11 +155,36 @@ class HasuraApi:
                                "Hasura 2 has it, unless HASURA_GRAPHQL_ENABLED_APIS leaves it out")
         if answer.status in (502, 503, 504):
             return Unreachable(f"Hasura at {self.endpoint} is not ready: {message}")
-        kind = MetadataConflict if answer.status == 409 or code == "conflict" else MetadataRefused
         where = f" at {error['path']}" if error.get("path") not in (None, "$") else ""
-        return kind(f"Hasura refused {request_type}: {message}{where}", data={
-            "hasura_code": code, "path": error.get("path"), "internal": error.get("internal"),
-        })
+        internal = without_header_values(error.get("internal"))
+        data = {"hasura_code": code, "path": error.get("path"), "internal": internal}
+        return _kind_of_refusal(answer.status, error)(f"Hasura refused {request_type}: {message}{where}", data=data)
+
+
+def _kind_of_refusal(status, error):
+    """The class of failure for an error document of the metadata API."""
+    if status == 409 or error.get("code") == "conflict":
+        return MetadataConflict
+    internal = error.get("internal")
+    are_objects = isinstance(internal, list) and all(isinstance(item, dict) and "reason" in item for item in internal)
+    if internal and are_objects and "inconsistent" in str(error.get("error")):
+        return MetadataInconsistent
+    return MetadataRefused
+
+
+def without_header_values(value):
+    """`value` with the text of each HTTP header masked that metadata sends to others: it is a key as often as not."""
+    if isinstance(value, list):
+        return [without_header_values(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    masked = {name: without_header_values(item) for name, item in value.items()}
+    headers = masked.get("headers")
+    if isinstance(headers, list):
+        masked["headers"] = [
+            {**item, "value": MASK} if isinstance(item, dict) and "value" in item else item for item in headers
+        ]
+    return masked
 
 
 def _base(endpoint):
