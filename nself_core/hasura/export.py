@@ -22,6 +22,7 @@ from nself_core.hasura.layout import (
     is_flat,
     place_source,
     render_files,
+    render_single,
     section_value,
     version_value,
 )
@@ -60,6 +61,15 @@ def plan_files(folder, tree, document):
         raise FileFailure("metadata of version 2 has no place in files of version 3", "export into an empty directory")
     check_form(document)
     return _Planned(tree, document).actions()
+
+
+def plan_single(path, document):
+    """What an export does where the metadata is to be a single file that is not there yet: a list of one Write.
+
+    Argument: `path`, the file's, whose folder `apply_files` is given.
+    """
+    name = os.path.basename(path)
+    return [Write(name, render_single(document, name.endswith(".json")), None)]
 
 
 def _text_there(folder, file):
@@ -191,8 +201,7 @@ class _Planned:
     def _plan_single(self):
         (file,) = self._tree.files
         old = self._tree.document
-        new = {key: self._new[key] for key in SINGLE_FILE_ORDER if key in self._new}
-        value = self._reshape.value(root(), old, old, {**new, **self._new})
+        value = self._reshape.value(root(), old, old, ordered(self._new, SINGLE_FILE_ORDER))
         if self._tree.kind == JSON:
             self._texts[file] = self._tree.files[file] if same(old, value) else _json(value, self._tree.files[file])
         else:
