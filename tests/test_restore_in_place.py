@@ -62,7 +62,7 @@ def state(project):
     return {" ".join(map(str, row)) for row in rows}
 
 
-@pytest.mark.versions
+@pytest.mark.servers("container-15", "url-psycopg-17", "embedded-16")
 def test_the_database_equals_the_backup(full):
     before = state(full)
     file = backup(full)

@@ -143,7 +143,7 @@ def full(project):
     drop_beside(project)
 
 
-@pytest.mark.versions
+@pytest.mark.servers("container-13", "container-15", "url-psql-17", "embedded-18")
 @pytest.mark.parametrize("way", [["--jobs", "2"], ["--in-place"]], ids=" ".join)
 def test_everything_comes_back(full, way):
     before = catalogue(full), hashes(full), addresses(full)
