@@ -17,8 +17,8 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from nself_core.guard.check_sql import sql_unsatisfied
-from nself_core.guard.local_tree import read_local_metadata
 from nself_core.guard.requirements import requirements
+from nself_core.hasura.project import read_local_metadata
 from nself_core.settings import load_settings
 
 MIGRATIONS = REPOSITORY / "migrations"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nself_core.guard.check_sql import SQL_METADATA, sql_guard, sql_unsatisfied
-from nself_core.guard.local_tree import read_local_metadata
 from nself_core.guard.requirements import narrow, requirements, without
+from nself_core.hasura.project import find_metadata, read_local_metadata
 from nself_core.migrations.ledger import check_readable
 
 
@@ -37,7 +37,7 @@ def open_guard(database, facts, settings, allowed):
     check_readable(facts, "metadata")
     rows = database.rows(SQL_METADATA)
     live = requirements(rows[0]["metadata"]) if rows else frozenset()
-    local = read_local_metadata(settings.path("HASURA_METADATA_DIR", "hasura/metadata")).document
+    local = read_local_metadata(*find_metadata(settings)).document
     opened = ApiGuard(narrow(live, None if local is None else requirements(local)), allowed)
     opened.required = without(opened.required, opened.broken(database))
     return opened

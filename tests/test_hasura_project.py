@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from nself_core.failures import FileFailure
-from nself_core.guard.local_tree import read_local_metadata
 from nself_core.guard.requirements import narrow, requirements
+from nself_core.hasura.project import read_local_metadata
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REAL_TREES = os.path.join(REPOSITORY, "..", "shared", "data", "hasura-real")
