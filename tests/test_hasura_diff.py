@@ -1,0 +1,406 @@
+"""The difference of two metadata documents: what counts, what does not, and what is said of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+
+import pytest
+from bed.metadata_documents import GOLDEN, golden_documents, many_tables, read_folder, shuffled
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nself_core.hasura.diff import find_changes, graphql_tokens
+from nself_core.hasura.diff_report import report_lines
+from nself_core.hasura.identity import identity_path, index_path
+from nself_core.hasura.objects import below, kind_of, root
+
+DOCUMENTS = [document for _name, document in golden_documents()]
+needs_goldens = pytest.mark.skipif(not DOCUMENTS, reason="upstream's documents are not at hand")
+
+
+def with_table(**keys):
+    source = {"name": "default", "kind": "postgres", "tables": [{"table": "posts", **keys}], "configuration": {}}
+    return {"version": 3, "sources": [source]}
+
+
+def rule(**keys):
+    return {"role": "user", "permission": {"columns": ["a", "b"], "filter": {}, **keys}}
+
+
+def told(local, live):
+    """What find_changes says of two documents, as (change, last of its path, local, live)."""
+    return [(change.change, change.path[-1], change.local, change.live) for change in find_changes(local, live)]
+
+
+# What counts.
+
+
+@pytest.mark.parametrize(
+    ("live", "local", "said"),
+    [
+        ({}, {"is_enum": True}, [("added", "is_enum", True, None)]),
+        ({"is_enum": True}, {}, [("removed", "is_enum", None, True)]),
+        ({"select_permissions": [rule()]}, {"select_permissions": [rule(columns=["b", "c"])]},
+         [("changed", "columns", ["b", "c"], ["a", "b"])]),
+        ({"select_permissions": [rule()]}, {"select_permissions": [rule(columns="*")]},
+         [("changed", "columns", "*", ["a", "b"])]),
+        ({"select_permissions": [rule(filter={"a": {"_eq": 1}})]}, {"select_permissions": [rule()]},
+         [("removed", "a", None, {"_eq": 1})]),
+        ({"select_permissions": [rule(filter={"a": {"_eq": 1}})]},
+         {"select_permissions": [rule(filter={"a": {"_eq": True}})]}, [("changed", "_eq", True, 1)]),
+        ({"select_permissions": [rule(filter={"a": {"_eq": None}})]},
+         {"select_permissions": [rule(filter={"a": {}})]}, [("removed", "_eq", None, None)]),
+        ({"insert_permissions": [rule(set={"a": None})]}, {"insert_permissions": [rule()]},
+         [("removed", "a", None, None)]),
+        ({"select_permissions": [rule()]}, {"select_permissions": [rule(query_root_fields=[])]},
+         [("added", "query_root_fields", [], None)]),
+        ({"select_permissions": [rule()]}, {}, [("removed", "user", None, rule())]),
+        ({}, {"configuration": {"custom_name": "x"}}, [("added", "custom_name", "x", None)]),
+        ({}, {"unheard_of": {"a": 1}}, [("added", "unheard_of", {"a": 1}, None)]),
+        ({}, {"unheard_of": None}, [("added", "unheard_of", None, None)]),
+    ],
+)  # fmt: skip
+def test_one_thing_that_differs_is_one_change(live, local, said):
+    assert told(with_table(**local), with_table(**live)) == said
+
+
+def test_what_would_be_added_and_removed_in_lists():
+    local = {"version": 3, "remote_schemas": [{"name": "a"}, {"name": "c", "definition": {"url": "x"}}]}
+    live = {"version": 3, "remote_schemas": [{"name": "b"}, {"name": "a"}]}
+    changes = find_changes(local, live)
+    assert [(change.change, change.path) for change in changes] == [
+        ("added", ("remote_schemas", "c")), ("removed", ("remote_schemas", "b"))]  # fmt: skip
+    assert [change.place for change in changes] == [("remote_schemas", 1), ("remote_schemas",)]
+
+
+def test_the_order_of_what_is_no_set_counts():
+    local, live = (
+        {"custom_types": {"enums": [{"name": "e", "values": [{"value": value} for value in values]}]}}
+        for values in ("abc", "acb")
+    )
+    assert told(local, live) == [("changed", "values", [{"value": v} for v in "abc"], [{"value": v} for v in "acb"])]
+
+
+def test_one_more_argument_is_one_change_wherever_it_stands():
+    local, live = (
+        {"actions": [{"name": "a", "definition": {"handler": "h", "arguments": [
+            {"name": name, "type": "Int"} for name in names]}}]}
+        for names in ("xyz", "xz")
+    )  # fmt: skip
+    assert told(local, live) == [("added", "y", {"name": "y", "type": "Int"}, None)]
+
+
+def test_the_changes_of_a_document_of_version_2():
+    """The engine drops every other source when it is given one."""
+    live = {"version": 3, "rest_endpoints": [{"name": "r"}], "inherited_roles": [{"role_name": "x", "role_set": ["y"]}],
+            "sources": [{"name": "default", "kind": "postgres", "configuration": {"connection_info": {}},
+                         "tables": [{"table": "a"}, {"table": "b"}]}, {"name": "second", "tables": []}]}  # fmt: skip
+    local = {"version": 2, "tables": [{"table": "b", "is_enum": True}, {"table": "c"}]}
+    changes = find_changes(local, live)
+    assert {(change.change, ".".join(change.path)): change.place for change in changes} == {
+        ("added", "sources.default.tables.public.b.is_enum"): ("tables", 0, "is_enum"),
+        ("added", "sources.default.tables.public.c"): ("tables", 1),
+        ("removed", "sources.default.tables.public.a"): ("tables",),
+        ("removed", "sources.second"): (),
+        ("removed", "inherited_roles.x"): (),
+    }  # fmt: skip
+    assert find_changes({"version": 2, "tables": []}, {"version": 2, "tables": [], "functions": []}) == []
+
+
+# What does not count.
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"is_enum": False, "object_relationships": [], "configuration": {}, "select_permissions": None}),
+        ({"configuration": {}},
+         {"configuration": {"column_config": {}, "custom_column_names": {}, "custom_root_fields": {}}}),
+        ({"configuration": {"custom_column_names": {"a": "b"}}},
+         {"configuration": {"column_config": {"a": {"custom_name": "b"}}, "custom_column_names": {"a": "b"}}}),
+        ({"configuration": {"custom_root_fields": {"select": "x"}}},
+         {"configuration": {"custom_root_fields": {"select": {"name": "x", "comment": None}, "insert": None}}}),
+        ({"table": "posts"}, {"table": {"name": "posts", "schema": "public"}}),
+        ({"select_permissions": [rule()]},
+         {"select_permissions": [rule(allow_aggregations=False, computed_fields=[], columns=["b", "a"])]}),
+        ({"insert_permissions": [{"role": "u", "permission": {"check": {}}}]},
+         {"insert_permissions": [{"role": "u", "comment": None,
+                                  "permission": {"check": {}, "columns": "*", "set": {}, "backend_only": False}}]}),
+        ({"update_permissions": [rule(check=None)]}, {"update_permissions": [rule()]}),
+        ({"object_relationships": [{"name": "r", "using": {"foreign_key_constraint_on": "a"}}]},
+         {"object_relationships": [{"using": {"foreign_key_constraint_on": ["a"]}, "name": "r", "comment": None}]}),
+        ({"array_relationships": [{"name": "r", "using": {"foreign_key_constraint_on": {
+            "column": "a", "table": "t"}}}]},
+         {"array_relationships": [{"name": "r", "using": {"foreign_key_constraint_on": {
+             "columns": ["a"], "table": {"schema": "public", "name": "t"}}}}]}),
+        ({"event_triggers": [{"name": "e", "retry_conf": {"num_retries": 0, "interval_sec": 10}}]},
+         {"event_triggers": [{"name": "e", "retry_conf": {"num_retries": 0, "interval_sec": 10, "timeout_sec": 60},
+                              "headers": []}]}),
+    ],
+)  # fmt: skip
+def test_another_way_to_write_the_same_is_no_change(one, other):
+    assert find_changes(with_table(**one), with_table(**other)) == []
+    assert find_changes(with_table(**other), with_table(**one)) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"actions": [], "custom_types": {"enums": [], "input_objects": [], "objects": [], "scalars": []},
+              "network": {"tls_allowlist": []}, "graphql_schema_introspection": {"disabled_for_roles": []},
+              "metrics_config": {"analyze_query_variables": False}, "backend_configs": {}, "api_limits": {},
+              "opentelemetry": {"status": "disabled"}}),
+        ({"actions": [{"name": "a", "definition": {"handler": "h", "output_type": "[T!]!"}}]},
+         {"actions": [{"name": "a", "definition": {"handler": "h", "kind": "synchronous", "timeout": 30, "headers": [],
+                                                   "forward_client_headers": False, "type": "mutation",
+                                                   "output_type": "[ T! ] !", "arguments": []}}]}),
+        ({"sources": [{"name": "d", "kind": "pg"}]}, {"sources": [{"name": "d"}]}),
+        ({"allowlist": [{"collection": "c"}]}, {"allowlist": [{"collection": "c", "scope": {"global": True}}]}),
+        ({"cron_triggers": [{"name": "c"}]},
+         {"cron_triggers": [{"name": "c", "payload": None, "retry_conf": {
+             "num_retries": 0, "timeout_seconds": 60, "tolerance_seconds": 21600, "retry_interval_seconds": 10}}]}),
+        ({"inherited_roles": [{"role_name": "r", "role_set": ["a", "b"]}]},
+         {"inherited_roles": [{"role_name": "r", "role_set": ["b", "a"]}]}),
+        ({"query_collections": [{"name": "c", "definition": {"queries": [
+            {"name": "q", "query": "query { a(x: 1, y: \"b  c\") { id } } # why"}]}}]},
+         {"query_collections": [{"name": "c", "definition": {"queries": [
+             {"name": "q", "query": "query {\n  a(x: 1 y: \"b  c\") {\n    id\n  }\n}\n"}]}}]}),
+    ],
+)  # fmt: skip
+def test_another_way_to_write_the_same_section_is_no_change(one, other):
+    assert find_changes(one, other) == []
+    assert find_changes(other, one) == []
+
+
+def test_graphql_is_compared_by_its_tokens():
+    assert graphql_tokens('type A { """ why \n  so """ b: Int # c\n}') == graphql_tokens('type A{"""why\nso"""b:Int}')
+    assert graphql_tokens('{ a(b: "x  y") }') != graphql_tokens('{ a(b: "x y") }')
+    assert graphql_tokens("{ ab }") != graphql_tokens("{ a b }")
+    assert graphql_tokens('"\\"" "é" ...F @x(y: -1.5e3)') == ['"\\""', '"é"', "...", "F", "@", "x", "(", "y", ":",
+                                                              "-1.5e3", ")"]  # fmt: skip
+
+
+# Properties.
+
+
+@needs_goldens
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_another_order_is_no_change(data):
+    document = data.draw(st.sampled_from(DOCUMENTS))
+    assert find_changes(document, shuffled(document, data.draw(st.integers()))) == []
+
+
+def leaves(document):
+    """The index paths of every leaf that can change alone.
+
+    What names an entry cannot: another name is another entry. Nor can custom_column_names, which column_config
+    overrules.
+    """
+    waiting: list = [(root(), document, (), ())]
+    while waiting:
+        spec, value, path, naming = waiting.pop()
+        if isinstance(value, dict):
+            keys = [key for key in value if key not in naming and key != "custom_column_names"]
+            waiting += [(below(spec, value, key), value[key], (*path, key), ()) for key in keys]
+        elif isinstance(value, list):
+            kind = kind_of(spec, value)
+            naming = (kind.key, "suffix") if kind is not None and kind.key else ()
+            items = [(index, item) for index, item in enumerate(value) if isinstance(item, (dict, list)) or not naming]
+            waiting += [(below(spec, value, index), item, (*path, index), naming) for index, item in items]
+        elif path:
+            yield path
+
+
+def changed(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return f"changed {value}"
+
+
+def replaced(document, path, value):
+    made = copy.deepcopy(document)
+    place = made
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return made
+
+
+@needs_goldens
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_changed_leaf_is_exactly_one_change_and_told_at_its_place(data):
+    document = data.draw(st.sampled_from([document for document in DOCUMENTS if any(leaves(document))]))
+    path = data.draw(st.sampled_from(list(leaves(document))))
+    old = document
+    for key in path:
+        old = old[key]
+    local = replaced(document, path, changed(old))
+    changes = find_changes(local, shuffled(document, data.draw(st.integers())))
+    assert len(changes) == 1, (path, old)
+    assert path[: len(changes[0].place)] == changes[0].place
+    assert changes[0].place == index_path(local, changes[0].path)
+    assert changes[0].path[: len(changes[0].place)] == identity_path(local, changes[0].place)
+
+
+ODDITIES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["name", "sources", "tables", "table", "columns", "configuration", "custom_column_names",
+                         "column_config", "definition", "actions", "headers", "value", "query_collections", "queries",
+                         "query", "select_permissions", "permission", "role", "using", "foreign_key_constraint_on",
+                         "column", "graphql_schema_introspection", "suffix", "host", "network", "tls_allowlist"])
+        | st.integers() | st.text(), inner, max_size=6),
+    max_leaves=40,
+)  # fmt: skip
+
+
+@given(ODDITIES, ODDITIES)
+@settings(max_examples=400, deadline=None)
+def test_what_is_not_well_formed_is_compared_all_the_same(local, live):
+    report_lines(find_changes(local, live))
+    assert find_changes(live, live) == [] or live != live
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_one_odd_value_anywhere_is_compared_all_the_same(data):
+    document = many_tables(1)
+    path = data.draw(st.sampled_from([(), *leaves(document)]))
+    path = path[: data.draw(st.integers(1, max(1, len(path))))]
+    odd = replaced(document, path, data.draw(ODDITIES)) if path else data.draw(ODDITIES)
+    json.dumps([change._asdict() for change in find_changes(odd, document)], default=str)
+    report_lines(find_changes(document, odd))
+
+
+def test_what_is_nested_deep_is_compared_to_its_end_and_shown_to_a_depth():
+    def nested(value):
+        for _ in range(5000):
+            value = {"_not": value}
+        return with_table(select_permissions=[rule(filter=value)])
+
+    (change,) = find_changes(nested({"a": 1}), nested({"a": 2}))
+    assert (len(change.path), change.local, change.live) == (5009, 1, 2)
+    assert find_changes(nested({}), nested({})) == []
+    assert len("".join(report_lines(find_changes(nested({}), with_table())))) < 10_000
+
+
+def test_2000_tables_are_quick():
+    document = many_tables(2000)
+    live = json.loads(json.dumps(document))
+    for table in live["sources"][0]["tables"][::2]:
+        table["is_enum"] = True
+    start = time.perf_counter()
+    changes = find_changes(document, live)
+    assert time.perf_counter() - start < 1.5  # 0.1 s on an idle machine
+    assert len(changes) == 1000
+
+
+# Secrets.
+
+
+SECRETS = {
+    "sources": [{"name": "d", "configuration": {
+        "connection_info": {"database_url": "postgres://u:hunter2aa@h/d"},
+        "read_replicas": [{"database_url": {"connection_parameters": {"password": "hunter2bb", "host": "h"}}}]},
+        "tables": [{"table": "t", "event_triggers": [
+            {"name": "e", "webhook": "https://u:hunter2cc@h/x", "headers": [{"name": "x-key", "value": "hunter2dd"}],
+             "request_transform": {"request_headers": {"add_headers": {"Authorization": "Bearer hunter2ee"}}}}]}]}],
+    "remote_schemas": [{"name": "r", "definition": {"headers": [
+        {"name": "x-hasura-admin-secret", "value": "hunter2ff"}, {"value": "hunter2gg"}]}}],
+    "backend_configs": {"dataconnector": {"a": {"uri": "https://u:hunter2hh@h"}}},
+    "opentelemetry": {"exporter_otlp": {"headers": [{"name": "k", "value": "hunter2ii"}]}},
+}  # fmt: skip
+
+
+OTHER_SECRETS = json.loads(json.dumps(SECRETS).replace("hunter2", "swordfish"))
+
+
+@pytest.mark.parametrize(("local", "live"), [(SECRETS, {}), ({}, SECRETS), (SECRETS, OTHER_SECRETS)])
+def test_no_secret_stands_in_what_is_said(local, live):
+    changes = find_changes(local, live)
+    said = json.dumps([change._asdict() for change in changes]) + "\n".join(report_lines(changes))
+    assert "hunter2" not in said and "swordfish" not in said
+    assert "********" in said
+
+
+def test_a_secret_that_differs_is_told_as_changed():
+    live = json.loads(json.dumps(SECRETS).replace("hunter2ff", "swordfish"))
+    (change,) = find_changes(SECRETS, live)
+    assert change.path == ("remote_schemas", "r", "definition", "headers", "x-hasura-admin-secret", "value")
+    assert change[1:4] == ("changed", "********", "********")
+    assert report_lines([change])[1].endswith("(the value differs)")
+
+
+# What is said.
+
+
+@needs_goldens
+def test_upstreams_recorded_diff_of_two_whole_projects():
+    project, server = (
+        read_folder(os.path.join(GOLDEN, "full-diff-t1", side, "metadata")) for side in ("project", "server")
+    )
+    tables = ("sources", "default", "tables")
+    assert [(change.change, change.path) for change in find_changes(project, server)] == [
+        ("added", (*tables, "public.albums", "array_relationships", "tracks")),
+        ("added", (*tables, "public.genres", "array_relationships", "tracks")),
+        ("added", (*tables, "public.media_types", "array_relationships", "tracks")),
+        ("added", (*tables, "public.playlist_track", "object_relationships", "track")),
+        ("added", (*tables, "public.tracks")),
+        ("removed", (*tables, "public.foo")),
+        ("changed", ("remote_schemas", "countries", "permissions", "test", "definition", "schema")),
+        ("removed", ("actions", "bar")),
+    ]
+
+
+@needs_goldens
+def test_upstreams_recorded_diff_of_an_allow_list():
+    with_both = {"allowlist": [{"collection": "allowed-queries"}, {"collection": "some-queries"}]}
+    without = {"allowlist": [{"collection": "allowed-queries"}]}
+    assert told(without, with_both) == [("removed", "some-queries", None, {"collection": "some-queries"})]
+
+
+def test_a_report_is_grouped_by_table_and_marked():
+    local = with_table(is_enum=True, select_permissions=[rule(columns=["a", "c"], limit=5)])
+    live = with_table(select_permissions=[rule(limit=50)], object_relationships=[{"name": "author", "using": {}}])
+    local["actions"] = [{"name": "login", "definition": {"handler": "http://x"}}]
+    local["version"] = 4
+    assert report_lines(find_changes(local, live)) == [
+        "version",
+        "~ all of it: 3 -> 4",
+        "source default, table public.posts",
+        "+ is_enum: true",
+        "~ select_permissions user permission columns:",
+        '-   - b',
+        '+   - c',
+        "~ select_permissions user permission limit: 50 -> 5",
+        "- object_relationships author:",
+        "-   name: author",
+        "-   using: {}",
+        "actions login",
+        "+ all of it:",
+        "+   name: login",
+        "+   definition:",
+        "+     handler: http://x",
+    ]  # fmt: skip
+
+
+def test_a_text_of_many_lines_is_told_line_by_line():
+    local, live = (
+        {"sources": [{"name": "default", "native_queries": [{"root_field_name": "q", "code": code}]}]}
+        for code in ("SELECT 1\nFROM a\nWHERE x", "SELECT 1\nFROM b\nWHERE x")
+    )
+    assert report_lines(find_changes(local, live)) == [
+        "source default, native query q",
+        "~ code:",
+        "~   SELECT 1",
+        "-   FROM b",
+        "+   FROM a",
+        "~   WHERE x",
+    ]
