@@ -82,6 +82,12 @@ def differences(spec, local, live):
                 waiting.extend(reversed(inner))
 
 
+def alike(spec, one, other):
+    """Whether two values under a key whose Spec is `spec` mean the same; ABSENT where the key is not there."""
+    one, other = _meant(spec, one, other), _meant(spec, other, one)
+    return one is other or next(differences(spec, one, other), None) is None
+
+
 def same(one, other):
     """Whether two values are the same, whatever the order of keys; unlike ==, 1 is not true."""
     waiting = [(one, other)]

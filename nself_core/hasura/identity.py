@@ -145,10 +145,10 @@ def named(document):
     while waiting:
         spec, value, path, place = waiting.pop()
         kind = kind_of(spec, value) if isinstance(value, list) else None
-        for name, key in reversed(step_names(spec, value).items()):
-            inner = (*path, name), (*place, key)
-            if kind is not None and kind.key:
-                found[inner[0]] = inner[1]
+        steps = [((*path, name), (*place, key), key) for name, key in step_names(spec, value).items()]
+        if kind is not None and kind.key:
+            found.update({inner: index for inner, index, _key in steps})
+        for inner, index, key in reversed(steps):
             if below(spec, value, key) is not UNKNOWN:
-                waiting.append((below(spec, value, key), value[key], *inner))
+                waiting.append((below(spec, value, key), value[key], inner, index))
     return found
