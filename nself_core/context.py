@@ -68,7 +68,8 @@ class Context:
 
         if not self.settings.is_prod and not plan.asks_everywhere:
             return
-        target = Target(self.settings.env, self.database.where, self.database.name, self.settings.project_name)
+        place = (plan.where, None) if plan.where else (self.database.where, self.database.name)
+        target = Target(self.settings.env, *place, self.settings.project_name)
         confirm(
             self.console,
             target,
@@ -238,6 +239,40 @@ class Context:
             "clone": lambda steps: clone.run(self.database, steps, console.note, console.progress, args.json),
             "verify": lambda steps: load.verify(self.database, steps),
         }
+
+    @property
+    def hasura(self):
+        """Hasura's engine of the chosen environment."""
+        from nself_core.hasura.api import HasuraApi
+
+        return HasuraApi(self.settings.hasura_endpoint, self.settings.hasura_admin_secret)
+
+    def hasura_performers(self):
+        """What performs the steps of `hasura metadata` and `hasura git`."""
+        from nself_core.hasura import apply, tree_writer, verdict
+
+        root = self.settings.root
+        return {
+            "metadata": lambda steps: apply.perform(self.hasura, steps[0].work, self._record_metadata),
+            "reload metadata": lambda _: verdict.reload(self.hasura, self.metadata_if_readable),
+            "tree": lambda steps: tree_writer.perform(root, [step.work for step in steps]),
+        }
+
+    def _record_metadata(self, document, version):
+        """Keep what both sides have after an apply."""
+        from nself_core.hasura import synced, tree_writer
+
+        base = synced.Base(self.hasura.get_catalog_state()["id"], version, document)
+        tree_writer.record(self.settings.root, self.settings.env, base)
+
+    def metadata_if_readable(self):
+        """The project's metadata files, or None: where they only say where something stands."""
+        from nself_core.hasura import comparison
+
+        try:
+            return comparison.read_local(self.settings)
+        except Failure:
+            return None
 
     def finish(self):
         """Let the sessions end while the report is written."""

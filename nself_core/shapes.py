@@ -8,7 +8,11 @@ from __future__ import annotations
 
 VERSION = "text"  # a migration's version is text: a bigint is not safe in every JSON reader
 
-PLAN = {"plan": [{"kind": "text", "title": "text", "mode": "text?", "destroys": "boolean", "sql": "text?"}]}
+PLAN = {
+    "plan": [
+        {"kind": "text", "title": "text", "mode": "text?", "destroys": "boolean", "sql": "text?", "detail?": "text"}
+    ]
+}
 
 STATE = ("applied", "pending", "out_of_order", "missing", "changed", "dirty")
 COUNTS = dict.fromkeys(STATE, "integer")
@@ -39,6 +43,19 @@ DROPPED = {
     "api_loses": ["text"],
     "forgotten": "integer",
 }
+
+PLACE = {"file": "text?", "line": "integer?"}
+CHANGES = [
+    {"path": ["text"], "change": ("added", "removed", "changed"), "local": "any", "live": "any", **PLACE}
+]
+INCONSISTENT = [{"type": "text", "name": "text", "reason": "text", **PLACE}]
+APPLIED = {
+    "applied": "boolean",
+    "changes": CHANGES,
+    "inconsistent": INCONSISTENT,
+    "resource_version": "integer?",
+}
+WRITTEN = {"written": ["text"], "removed": ["text"], "copies": ["text"], "resource_version": "integer?"}
 
 DATA = {
     "migrate up": {"applied": RAN, "metadata?": METADATA},
@@ -142,6 +159,21 @@ DATA = {
         "exit_code?": "integer",
     },
     "fixtures verify": {"fixtures": [{"name": "text", "ok": "boolean", "error": "any"}]},
+    "hasura metadata apply": APPLIED,
+    "hasura metadata export": WRITTEN,
+    "hasura metadata reload": {"is_consistent": "boolean", "inconsistent": INCONSISTENT},
+    "hasura metadata diff": {"changes": CHANGES, "resource_version": "integer?"},
+    "hasura git status": {
+        "files": [{"file": "text", "state": "text"}],
+        "engine": {
+            "asked": "boolean",
+            "resource_version": "integer?",
+            "differs_from_head": "boolean?",
+            "differs_from_working_tree": "boolean?",
+        },
+    },
+    "hasura git pull": WRITTEN,
+    "hasura git push": APPLIED,
     "server status": {"running": "boolean", "version": "integer?", "data": "text?", "socket": "text?", "log": "text?"},
     "server stop": {"stopped": "boolean"},
 }
