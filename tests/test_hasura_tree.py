@@ -532,6 +532,7 @@ def without_null_descriptions(value):
 
 
 if GOLDEN.is_dir():
+
     @pytest.mark.parametrize("case", cases("obj-*-build-*") + cases("full-build-*"))
     def test_recorded_builds(case):
         tree = read_tree(golden_folder(case), 2 if "v2-config" in case else 3)
@@ -579,6 +580,7 @@ if GOLDEN.is_dir():
 
 
 if REAL.is_dir():
+
     @pytest.mark.parametrize("name", sorted(path.name for path in REAL.iterdir()))
     def test_real_trees_are_read(name):
         tree = read_tree(str(REAL / name / "metadata"))

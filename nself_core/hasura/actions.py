@@ -99,7 +99,7 @@ def split(document):
     """
     from nself_core.hasura.sdl import render_sdl
 
-    types = document.get("custom_types") or {}
+    types = types_of(document)
     actions = document.get("actions") or []
     try:
         text = render_sdl(actions, types)
@@ -108,6 +108,11 @@ def split(document):
     known = {kind: [_type_entry(one) for one in types.get(kind) or ()] for kind in CUSTOM_TYPES}
     rest = {key: value for key, value in types.items() if key not in CUSTOM_TYPES}
     return {"actions": [_action_entry(one) for one in actions], "custom_types": {**known, **rest}}, text
+
+
+def types_of(document):
+    """The custom types of a document, an empty dict where it has none."""
+    return document.get("custom_types") or {}
 
 
 def _action_entry(action):

@@ -165,7 +165,7 @@ def _file_name(name, end):
 
     Hasura's CLI writes a name with a slash into a folder, and one with `..` wherever that leads.
     """
-    safe = "".join(f"%{ord(char):02X}" if char in '/"\\' or ord(char) < 32 or ord(char) == 127 else char for char in name)
+    safe = "".join(char if char.isprintable() and char not in '/"\\' else f"%{ord(char):02X}" for char in name)
     if not end and safe in ("", ".", ".."):
         safe = safe.replace(".", "%2E") or "_"
     data = safe.encode("utf-8", "surrogatepass")

@@ -11,14 +11,16 @@ from collections import namedtuple
 from nself_core.failures import FileFailure
 from nself_core.sql.lexer import line_column
 
-Sdl = namedtuple("Sdl", "actions types lines dropped")
+Sdl = namedtuple("Sdl", "actions types lines dropped spans")
 Sdl.__doc__ = """What an SDL text holds.
 
 `actions`: dicts of name and definition (type, arguments, output_type), in order; `types`: lists of dicts by "scalars",
 "input_objects", "objects", "enums"; `lines`: the line of each action and of its arguments, (name,) and (name,
 argument), under "actions", and likewise of types and their fields under "types"; `dropped`: (line, text) for what
-stands in the text and that actions have no place for.
+stands in the text and that actions have no place for; `spans`: under "actions" by name a Span of the field with its
+`block`, the span of the whole definition that it stands in, and likewise of types under "types".
 """
+Span = namedtuple("Span", "start end block")
 
 ROOTS = {"Query": "query", "Mutation": "mutation"}
 KINDS = {"scalar": "scalars", "input": "input_objects", "type": "objects", "enum": "enums"}
@@ -51,7 +53,10 @@ class _Reader:
         self._file = file
         self._position = 0
         self._token = _Token("", "", 0)
-        self._found = Sdl([], {kind: [] for kind in KINDS.values()}, {"actions": {}, "types": {}}, [])
+        self._end = 0
+        self._found = Sdl(
+            [], {kind: [] for kind in KINDS.values()}, {"actions": {}, "types": {}}, [], {"actions": {}, "types": {}}
+        )
         self._step()
 
     def document(self):
@@ -64,6 +69,7 @@ class _Reader:
     def _step(self):
         """Read the next token; returns the one before."""
         before = self._token
+        self._end = self._position
         ignored = _IGNORED.match(self._text, self._position)
         start = ignored.end() if ignored else self._position
         match = _TOKEN.match(self._text, start)
@@ -103,6 +109,7 @@ class _Reader:
     # Definitions.
 
     def _definition(self):
+        begin = self._token.start
         description = self._description()
         start = self._token.start
         word = self._name()
@@ -118,10 +125,19 @@ class _Reader:
         elif extends and (word != "type" or self._token.text not in ROOTS):
             raise self._failure("only Query and Mutation can be extended", start)
         else:
-            self._type(word, description, start)
+            self._type(word, self._name(), description, start)
+            self._close(begin)
 
-    def _type(self, word, description, start):
-        name = self._name()
+    def _close(self, begin):
+        """Give the spans of one definition's parts the definition's own."""
+        for spans in self._found.spans.values():
+            for name, span in spans.items():
+                if span.block is None:
+                    spans[name] = Span(
+                        begin if span.start is None else span.start, span.end or self._end, (begin, self._end)
+                    )
+
+    def _type(self, word, name, description, start):
         if word == "type":
             self._implements()
         self._directives()
@@ -137,6 +153,7 @@ class _Reader:
 
     def _custom_type(self, word, name, description, start):
         self._found.lines["types"].setdefault((name,), self._line(start))
+        self._found.spans["types"].setdefault(name, Span(None, None, None))
         made = _described({"name": name}, description)
         if word == "enum":
             made["values"] = self._values(name)
@@ -151,6 +168,7 @@ class _Reader:
             if field.description:
                 self._drop(field.start, f"the description of {field.name}")
             self._found.lines["actions"].setdefault((field.name,), self._line(field.start))
+            self._found.spans["actions"].setdefault(field.name, Span(field.begin, field.end, None))
             for argument in field.arguments:
                 self._found.lines["actions"].setdefault((field.name, argument.name), self._line(argument.start))
             arguments = [_described({"name": one.name, "type": one.type}, one.description) for one in field.arguments]
@@ -188,6 +206,7 @@ class _Reader:
         return fields
 
     def _field(self):
+        begin = self._token.start
         description, start = self._description(), self._token.start
         name, arguments = self._name(), []
         if self._skip("("):
@@ -199,7 +218,7 @@ class _Reader:
             self._drop(start, f"the default value of {name}")
             self._constant(0)
         self._directives()
-        return _Field(name, type_text, description, arguments, start)
+        return _Field(name, type_text, description, arguments, start, begin, self._end)
 
     def _values(self, of):
         values: list = []
@@ -268,7 +287,7 @@ class _Reader:
             raise self._failure("this text has an escape that GraphQL does not know", token.start) from None
 
 
-_Field = namedtuple("_Field", "name type description arguments start")
+_Field = namedtuple("_Field", "name type description arguments start begin end")
 
 
 def _described(made, description):
@@ -291,34 +310,38 @@ def render_sdl(actions, types):
     Arguments: `actions`, the document's list; `types`, its custom_types. Raises FileFailure where a name or a type is
     none that SDL can hold; what SDL has no place for is not looked at.
     """
-    blocks = [_action_block(action) for action in actions]
-    blocks += [f"{_prefix(one)}scalar {_checked(one, 'name')}" for one in types.get("scalars") or ()]
-    blocks += [_type_block("input", one) for one in types.get("input_objects") or ()]
-    blocks += [_type_block("type", one) for one in types.get("objects") or ()]
-    blocks += [_enum_block(one) for one in types.get("enums") or ()]
-    return "".join(f"{block}\n\n" for block in blocks)
+    return "".join(f"{block}\n\n" for _, _, block in sdl_blocks(actions, types))
 
 
-def _action_block(action):
+def sdl_blocks(actions, types):
+    """The definitions of an SDL text in order, each as ("actions" or "types", its name, its text).
+
+    Arguments as `render_sdl` takes them.
+    """
+    for action in actions:
+        root = "Query" if (action.get("definition") or {}).get("type") == "query" else "Mutation"
+        yield "actions", action["name"], f"type {root} {{\n  {action_field(action)}\n}}"
+    for word, kind in KINDS.items():
+        for one in types.get(kind) or ():
+            yield "types", _checked(one, "name"), _type_block(word, one)
+
+
+def action_field(action):
+    """The field of Query or Mutation that an action is."""
     definition = action.get("definition") or {}
-    root = "Query" if definition.get("type") == "query" else "Mutation"
     name = _checked(action, "name")
     if not definition.get("output_type"):
         raise FileFailure(f"action {name} has no output_type")
     arguments = "".join(f"    {_prefix(one)}{_named(one)}\n" for one in definition.get("arguments") or ())
     head = f"{name}(\n{arguments}  )" if arguments else name
-    return f"type {root} {{\n  {head}: {_type_checked(definition['output_type'], name)}\n}}"
+    return f"{head}: {_type_checked(definition['output_type'], name)}"
 
 
 def _type_block(word, one):
-    name = _checked(one, "name")
-    fields = "".join(f"  {_prefix(field)}{_named(field)}\n" for field in one.get("fields") or ())
-    return f"{_prefix(one)}{word} {name}{_braced(fields)}"
-
-
-def _enum_block(one):
-    values = "".join(f"  {_prefix(value)}{_checked(value, 'value')}\n" for value in one.get("values") or ())
-    return f"{_prefix(one)}enum {_checked(one, 'name')}{_braced(values)}"
+    fields = [f"{_prefix(field)}{_named(field)}" for field in one.get("fields") or ()] if word != "scalar" else []
+    values = [f"{_prefix(value)}{_checked(value, 'value')}" for value in one.get("values") or ()]
+    inner = "".join(f"  {line}\n" for line in (values if word == "enum" else fields))
+    return f"{_prefix(one)}{word} {_checked(one, 'name')}{_braced(inner)}"
 
 
 def _braced(lines):
@@ -339,7 +362,7 @@ def _checked(one, key):
 
 
 def _type_checked(text, name):
-    inner = str(text).replace("[", "").replace("]", "").replace("!", "")
+    inner = text.replace("[", "").replace("]", "").replace("!", "") if isinstance(text, str) else ""
     if not NAME.fullmatch(inner):
         raise FileFailure(f"{text!r}, the type of {name}, is none that actions.graphql can hold")
     return text

@@ -32,9 +32,9 @@ class Tree:
     """What was read. `read_tree` makes it.
 
     Attributes: `folder`, where it is; `kind`, one of V3, V2, JSON, YAML; `document`, the metadata as export_metadata
-    gives it ("version": 2 and no sources for V2), its keys in the order of the files; `files`, the text of each file by
-    its path relative to `folder`; `raw`, the value of each YAML file with its includes as texts; `mounts`, a Mount for
-    each file and include; `orphans`, YAML files below `databases/` that nothing includes; `sdl`, the Sdl of
+    gives it ("version": 2 and no sources for V2), which is not to be changed: change a copy; `files`, the text of each
+    file by its path relative to `folder`; `raw`, the value of each YAML file with its includes as texts; `mounts`, a
+    Mount for each file and include; `orphans`, YAML files below `databases/` that nothing includes; `sdl`, the Sdl of
     actions.graphql, None where there is none.
     """
 
@@ -85,7 +85,7 @@ class Tree:
         """The place of something in the actions or the custom types, which stand in two files."""
         assert self.sdl is not None
         depth = 2 if path[0] == "actions" else 3
-        owner = _value_at(self.document, path[:depth]) if len(path) >= depth else None
+        owner = value_at(self.document, path[:depth]) if len(path) >= depth else None
         name = owner.get("name") if isinstance(owner, dict) else None
         if name is None:
             return ACTIONS, self.line(ACTIONS, path[:depth])
@@ -100,13 +100,13 @@ class Tree:
         if listed is not None and not in_graphql:
             return ACTIONS, self.line(ACTIONS, (*path[: depth - 1], listed, *rest))
         lines = self.sdl.lines["actions" if path[0] == "actions" else "types"]
-        part = _value_at(owner, rest[: len(rest) - len(parts) + 1]) if parts else None
+        part = value_at(owner, rest[: len(rest) - len(parts) + 1]) if parts else None
         inner = part.get("name", part.get("value")) if isinstance(part, dict) else None
         return GRAPHQL, lines.get((name, inner), lines.get((name,), 1))
 
     def _listed_at(self, path, name):
         """The index of the entry called `name` in a list of actions.yaml; None where there is none."""
-        entries = _value_at(self.raw.get(ACTIONS), path) or ()
+        entries = value_at(self.raw.get(ACTIONS), path) or ()
         found = (number for number, entry in enumerate(entries) if isinstance(entry, dict) and entry["name"] == name)
         return next(found, None)
 
@@ -123,7 +123,7 @@ class Tree:
         return sorted(found)
 
 
-def _value_at(value, path):
+def value_at(value, path):
     """The value at a path, None where there is none."""
     for step in path:
         if isinstance(value, dict):
@@ -192,6 +192,7 @@ class _Directory:
         self._folder = folder
         self._root = os.path.realpath(folder)
         self._real_folders: dict = {}
+        self._included: set = set()
         self._yaml = YamlReader()
 
     def read(self):
@@ -240,7 +241,7 @@ class _Directory:
         from nself_core.hasura.sdl import read_sdl
 
         listed = self._load_root(ACTIONS, dict)
-        if os.path.lexists(self._shown(GRAPHQL)):
+        if self._is_there(GRAPHQL):
             text = self._read(GRAPHQL)
             self._tree.sdl = read_sdl(text, self._shown(GRAPHQL))
             self._mount(("actions",), GRAPHQL, text)
@@ -302,7 +303,11 @@ class _Directory:
             raise self._failure(f"more than {MOST_INCLUDES} includes", spot.file, spot.inner)
         if not file.endswith(".yaml"):  # as upstream does
             return self._read(file)
-        return self._resolve(self._load(file), _Spot(spot.path, file, (), (*spot.chain, file)))
+        value = self._resolve(self._load(file), _Spot(spot.path, file, (), (*spot.chain, file)))
+        if file in self._included:  # each place has a value of its own
+            return _copied(value)
+        self._included.add(file)
+        return value
 
     def _included_file(self, base, name, spot):
         """The included file's path relative to the folder. It must be a file in it, also behind links."""
@@ -335,9 +340,16 @@ class _Directory:
     def _failure(self, what, file, inner):
         return FileFailure(what, file=self._shown(file), line=self._tree.line(file, inner))
 
+    def _is_there(self, file):
+        """Whether there is a file of a section. Raises FileFailure where it is a link that leads out of the folder."""
+        path = self._shown(file)
+        if os.path.islink(path) and not os.path.realpath(path).startswith(self._root + os.sep):
+            raise FileFailure(f"this link leads out of {self._folder}", file=path)
+        return os.path.lexists(path)
+
     def _load_root(self, file, root):
         """The value of a section's file, which must be a `root`; None where there is no such file or nothing in it."""
-        if not os.path.lexists(self._shown(file)):
+        if not self._is_there(file):
             return None
         value = self._load(file)
         if value is not None and not isinstance(value, root):
@@ -355,6 +367,12 @@ class _Directory:
         if file not in self._tree.files:
             self._tree.files[file] = read_text(self._shown(file))
         return self._tree.files[file]
+
+
+def _copied(value):
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 class _Spot(namedtuple("_Spot", "path file inner chain")):

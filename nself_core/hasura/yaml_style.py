@@ -11,21 +11,25 @@ from nself_core.hasura.yaml_values import INCLUDE
 from nself_core.yaml_reader import RESOLVERS
 
 # What CUE quotes because YAML 1.1 has a meaning for it, beside dates, times and base 60 numbers.
-LEGACY = frozenset("y Y yes Yes YES n N no No NO t T f F true True TRUE false False FALSE on On ON off Off OFF .Nan".split())
+LEGACY = frozenset((
+    "y", "Y", "yes", "Yes", "YES", "n", "N", "no", "No", "NO", "t", "T", "f", "F", "on", "On", "ON", "off", "Off",
+    "OFF", "true", "True", "TRUE", "false", "False", "FALSE", ".Nan",
+))  # fmt: skip
 _DATE_LIKE = re.compile(r"[-+0-9:. \t]+(?:[-:tT])[-+0-9:. \t]+[zZ]?|0x[a-fA-F0-9]+")
 # What yaml.v3 resolves to null, a bool, a float or a merge by its whole text.
-RESOLVED = frozenset(
-    "~ null Null NULL true True TRUE false False FALSE .nan .NaN .NAN .inf .Inf .INF +.inf +.Inf +.INF -.inf -.Inf -.INF"
-    " <<".split()
-) | {""}
+RESOLVED = frozenset((
+    "", "~", "null", "Null", "NULL", "true", "True", "TRUE", "false", "False", "FALSE", "<<", ".nan", ".NaN", ".NAN",
+    ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF",
+))  # fmt: skip
 # Its numbers; underscores are left out before they are looked at, but not behind a leading point.
 _NUMBER = re.compile(
     r"[-+]?(?:0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0[bB][01]+|(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)"
 )
 _READ_OTHERWISE = re.compile("|".join(pattern.strip("^$") for _, pattern, _ in RESOLVERS))
 
-# What libyaml sees in a text. Characters beyond the basic plane count as special for Go, so emoji are escaped.
-_SPECIAL = re.compile("[^\n\t\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd]|[\u2028\u2029]")
+# What libyaml sees in a text. Characters beyond the basic plane count as special for Go, so emoji are escaped. Half a
+# surrogate pair is left as it is: no file can hold it, and who writes the file says so.
+_SPECIAL = re.compile("[^\n\t\x20-\x7e\xa0-\ufefe\uff00-\ufffd]|[\u2028\u2029]")
 _SPACE_BEFORE_BREAK = re.compile(r" \n| \Z")
 _NOT_PLAIN = re.compile(
     r"---|\.\.\.|[#,\[\]{}&*!|>'\"%@`]|[?:-](?:[ \t]|\Z)"  # at the start
@@ -66,13 +70,12 @@ def render_entry(key, value, indent):
 
 def _write_block(value, indent, lines):
     """Add what stands for a filled dict or list; its first line's indentation is there already."""
-    space = " " * indent
-    write, entries = (_write_entry, value.items()) if isinstance(value, dict) else (None, value)
-    for number, entry in enumerate(entries):
+    is_mapping = isinstance(value, dict)
+    for number, entry in enumerate(value.items() if is_mapping else value):
         if number:
-            lines.append(space)
-        if write:
-            write(*entry, indent, lines)
+            lines.append(" " * indent)
+        if is_mapping:
+            _write_entry(entry[0], entry[1], indent, lines)
         else:
             _write_item(entry, indent, lines)
 
