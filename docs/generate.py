@@ -1,7 +1,7 @@
-"""Writes docs/commands.md, docs/json.md and the README's table of commands from the program's own tables.
+"""Writes docs/commands.md, docs/json.md, docs/lint.md and the README's table of commands from the program's own tables.
 
-Run `python3 docs/generate.py` after a change of COMMANDS or of nself_core/shapes.py; a test compares what it would
-write with what is committed.
+Run `python3 docs/generate.py` after a change of COMMANDS, of nself_core/shapes.py or of lint's RULES; a test compares
+what it would write with what is committed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ sys.path.insert(0, ROOT)
 
 import nself_db  # noqa: E402 - the path above comes first
 from nself_core import shapes  # noqa: E402
+from nself_core.hasura.lint import rules_page  # noqa: E402
 
 BEGIN, END = "<!-- commands: begin (docs/generate.py) -->", "<!-- commands: end -->"
 EFFECTS = {
@@ -137,6 +138,7 @@ def pages():
     return {
         "docs/commands.md": commands_page(),
         "docs/json.md": json_page(),
+        "docs/lint.md": rules_page(),
         "README.md": head + readme_table() + tail,
     }
 

@@ -250,7 +250,7 @@ def test_a_changed_leaf_is_exactly_one_change_and_told_at_its_place(data):
 
 
 ODDITIES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
         st.sampled_from(["name", "sources", "tables", "table", "columns", "configuration", "custom_column_names",
                          "column_config", "definition", "actions", "headers", "value", "query_collections", "queries",
@@ -265,7 +265,7 @@ ODDITIES = st.recursive(
 @settings(max_examples=400, deadline=None)
 def test_what_is_not_well_formed_is_compared_all_the_same(local, live):
     report_lines(find_changes(local, live))
-    assert find_changes(live, live) == [] or live != live
+    assert find_changes(live, copy.deepcopy(live)) == []
 
 
 @given(st.data())
@@ -296,9 +296,9 @@ def test_2000_tables_are_quick():
     live = json.loads(json.dumps(document))
     for table in live["sources"][0]["tables"][::2]:
         table["is_enum"] = True
-    start = time.perf_counter()
+    start = time.process_time()
     changes = find_changes(document, live)
-    assert time.perf_counter() - start < 1.5  # 0.1 s on an idle machine
+    assert time.process_time() - start < 1.0  # 0.1 s on an idle machine
     assert len(changes) == 1000
 
 

@@ -22,11 +22,12 @@ def entry_names(kind, items):
     """
     if kind.form != "set" and not kind.key:
         return [str(index) for index in range(len(items))]
-    names = [_entry_name(kind.key, item) for item in items]
+    names = [entry_name(kind.key, item) for item in items]
     return names if len(set(names)) == len(names) else _told_apart(names, items)
 
 
-def _entry_name(key, item):
+def entry_name(key, item):
+    """The name of one entry of a list whose entries `key` identifies ("" for plain values), alone."""
     value = item.get(key) if isinstance(item, dict) and key else item
     name = qualified_text(value) if key in QUALIFIED else value
     if not isinstance(name, str):
@@ -73,6 +74,16 @@ def _by_key(value):
     if isinstance(value, dict):
         return {str(key): _by_key(value[key]) for key in sorted(value, key=str)}
     return [_by_key(item) for item in value] if isinstance(value, list) else value
+
+
+def repeated(kind, items):
+    """The indexes of the entries whose name an entry before them has; of those that name nothing, none."""
+    seen = set()
+    for index, item in enumerate(items):
+        name = entry_name(kind.key, item)
+        if name in seen and not name.startswith("#"):
+            yield index
+        seen.add(name)
 
 
 def _told_apart(names, items):

@@ -151,7 +151,7 @@ OBJECTS = {
         arguments: <query_argument> = {}; description: text""",
     "procedure_configuration": "exposed_as: text!; custom_name: text",
     "logical_model": """
-        name: text!; fields: [model_field: name]!; description: text;
+        name: text!; fields: model_fields!; description: text;
         select_permissions: {select_permission: role} = []""",
     "model_field": "name: text!; type: any!; description: text",
     # Remote schemas.
@@ -250,6 +250,7 @@ FORMS = {
     "function_name": "text|qualified|[text]",
     "table_configuration": "table_settings",
     "root_field": "text|named_field",
+    "model_fields": "[model_field: name]|<any>",
     "object_key": "text|{text}|far_key",
     "array_key": "far_key",
     "remote_definition": "to_source_definition|to_schema_definition|old_schema_definition",

@@ -48,7 +48,7 @@ def _included(value, folder):
 
 
 def read_folder(folder):
-    """The document of a metadata folder, its actions without what stands in actions.graphql."""
+    """The document of a metadata folder, its types without the fields that stand in actions.graphql."""
     document = load(os.path.join(folder, "version.yaml")) if _has(folder, "version.yaml") else {"version": 3}
     if _has(folder, "databases", "databases.yaml"):
         document["sources"] = load(os.path.join(folder, "databases", "databases.yaml"))
@@ -57,6 +57,9 @@ def read_folder(folder):
             document[key] = load(os.path.join(folder, name))
     if _has(folder, "actions.yaml"):
         document.update(load(os.path.join(folder, "actions.yaml")) or {})
+    types = document.get("custom_types")
+    for entry in types["objects"] + types["input_objects"] if isinstance(types, dict) else []:
+        entry["fields"] = []
     return document
 
 
