@@ -46,6 +46,7 @@ DEMO_COMMANDS = (
 KEPT_VARIABLES = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "NO_COLOR", "PATH", "TERM", "TMPDIR", "USER")
 
 TEST_PACKAGES = ("postgresql", "docker.io", "iptables", "debootstrap", "pgbouncer")
+BROWSER_PACKAGES = ("chromium", "chromium-driver")
 CLUSTER_SETTINGS = "/etc/postgresql-common/createcluster.conf"
 
 # Parts of the standard library and of pip that the binary never uses.
@@ -88,6 +89,14 @@ def install_packages(names):
     if "postgresql" in missing:
         install_without_cluster()
     apt_install(missing)
+
+
+def install_browser():
+    """Install the browser that the console is tested in. Ubuntu has it as a snap only: its tests are left out there."""
+    try:
+        install_packages(BROWSER_PACKAGES)
+    except BuildFailed:
+        say(f"not to be had here: {' '.join(BROWSER_PACKAGES)}")
 
 
 def is_installed(name):
@@ -333,6 +342,7 @@ class DemoProject:
 def test(arguments):
     """Make the environment, install the system's parts, and become pytest."""
     install_packages(TEST_PACKAGES)
+    install_browser()
     python = make_environment(TEST_EXTRAS)
     argv = [python, "-m", "pytest", *arguments.pytest]
     say(f"$ {shlex.join([os.path.relpath(python, ROOT), *argv[1:]])}")

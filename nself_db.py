@@ -50,6 +50,13 @@ def seconds(text):
     return float(text)
 
 
+def port(text):
+    """A port's number; 0 for any that is free."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise UsageFailure(f"{text!r} is not a port")
+    return int(text)
+
+
 def version(text):
     """A migration's version in any spelling: 7, 00013, 20240501120000."""
     from nself_core.migrations.files import parse_version
@@ -145,6 +152,11 @@ FROM_DATABASE = option("--from-database", action="store_true", help="read what H
 FORCE_EXPORT = option("--force", action="store_true", help="overwrite files with uncommitted edits; copies are kept")
 FORCE_PULL = option("--force", action="store_true", help="take the engine's where both sides changed the same thing")
 FORCE_PUSH = option("--force", action="store_true", help="undo what changed in the engine; in prod, do not ask")
+CONSOLE_PORT = option("--port", type=port, metavar="PORT", help="the console's port on this computer (9695)")
+NO_BROWSER = option("--no-browser", action="store_true", help="print the link and open no browser")
+READ_ONLY = option("--read-only", action="store_true", help="let nothing through that changes anything (in prod)")
+CONSOLE_RW = option("--rw", action="store_true", help="let changes through, in prod too")
+IDLE = option("--idle", type=seconds, metavar="S", help="end after S seconds without a request (default: never)")
 
 # ---------------------------------------------------------------------------------------------------------------
 # The commands.
@@ -154,7 +166,7 @@ GROUPS = {
     "migrate": "Apply, roll back, inspect and create schema migrations.",
     "seed": "Fill the database with reference and test data, in the order its tables need.",
     "fixtures": "Sets of rows for tests, loaded in a transaction that is rolled back.",
-    "hasura": "Hasura's metadata: the files, the engine, and git.",
+    "hasura": "Hasura's console, and its metadata in files, in the engine and in git.",
     "hasura metadata": "Compare, apply, export and check Hasura's metadata.",
     "hasura git": "Hasura's metadata between git and the engine.",
     "server": "The embedded server of a project that has no stack (NSELF_DB_ENGINE=embedded).",
@@ -236,6 +248,9 @@ COMMANDS = (
     row("hasura git push", "Apply the files, unless the engine has changed since the last sync.",
         ALLOW_INCONSISTENT, FORCE_PUSH, CONFIRM,
         effect=DESTROYS, example="nself-db hasura git push --dry-run"),
+    row("hasura console", "Open Hasura's console in the browser, through a proxy that keeps the admin secret.",
+        CONSOLE_PORT, NO_BROWSER, READ_ONLY, CONSOLE_RW, IDLE,
+        effect=WRITES, example="nself-db hasura console --port 9695"),
     row("server status", "Show whether the embedded server runs.",
         effect=READS, example="nself-db server status"),
     row("server stop", "Stop the embedded server.",
@@ -525,6 +540,13 @@ def hasura_git_push(ctx, args):
     if not args.force:
         sync.check_push(compared, sync.read_base(ctx.settings, ctx.hasura))
     return ctx.execute(apply.plan_apply(compared, args.allow_inconsistent), ctx.hasura_performers())
+
+
+def hasura_console(ctx, args):
+    from nself_core.hasura import console
+
+    plan = console.plan_console(ctx.settings, args)
+    return ctx.execute(plan, {"console": lambda steps: console.serve(steps[0].work, ctx.console)})
 
 
 def server_status(ctx, args):

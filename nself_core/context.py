@@ -21,6 +21,7 @@ class Context:
         self.console = console
         self._settings = None
         self._databases = []
+        self._hasura = None
         self._reloads = False
 
     @property
@@ -243,9 +244,11 @@ class Context:
     @property
     def hasura(self):
         """Hasura's engine of the chosen environment."""
-        from nself_core.hasura.api import HasuraApi
+        if self._hasura is None:
+            from nself_core.hasura.reach import open_api
 
-        return HasuraApi(self.settings.hasura_endpoint, self.settings.hasura_admin_secret)
+            self._hasura = open_api(self.settings)
+        return self._hasura
 
     def hasura_performers(self):
         """What performs the steps of `hasura metadata` and `hasura git`."""

@@ -38,7 +38,7 @@ CA_BUNDLES = (
 )
 
 
-class _Exchange(namedtuple("_Exchange", "method body secrets time")):
+class _Exchange(namedtuple("_Exchange", "method body secrets time dial")):
     """What stays the same over one request's redirects."""
 
     __slots__ = ()
@@ -64,16 +64,17 @@ class _Time(namedtuple("_Time", "timeout deadline idle")):
         return left if self.idle is None else min(left, self.idle)
 
 
-def request(method, url, headers=None, body=None, timeout=30, secrets=(), *, idle=None, follow=True):
+def request(method, url, headers=None, body=None, timeout=30, secrets=(), *, idle=None, follow=True, dial=None):
     """Ask once and return the Response, whatever its status.
 
     Arguments: `headers`, texts by name; `body`, bytes or None; `timeout`, seconds for the whole exchange; `secrets`,
     texts that no error may show and no redirect may carry to another host; `idle`, seconds without a byte in either
-    direction, None for as many as `timeout`. Redirects of GET and HEAD are followed, unless `follow` is False.
+    direction, None for as many as `timeout`. Redirects of GET and HEAD are followed, unless `follow` is False. `dial()`
+    gives a connected socket to a server that speaks plain HTTP, where no address on the network leads to it.
     Raises UsageFailure for an address or a header that cannot be sent, Unreachable for everything on the way.
     """
     secrets = tuple(secret for secret in secrets if secret)
-    exchange = _Exchange(method, body, secrets, _Time(timeout, time.monotonic() + timeout, idle))
+    exchange = _Exchange(method, body, secrets, _Time(timeout, time.monotonic() + timeout, idle), dial)
     headers = _sendable(headers or {})
     for _ in range(MAX_REDIRECTS + 1):
         response = _ask(exchange, _checked(url), headers)
@@ -85,7 +86,7 @@ def request(method, url, headers=None, body=None, timeout=30, secrets=(), *, idl
     raise Unreachable(f"{_shown(url)} redirects again and again")
 
 
-def json_request(method, url, document=None, headers=None, timeout=30, secrets=()):
+def json_request(method, url, document=None, headers=None, timeout=30, secrets=(), dial=None):
     """Ask with a JSON `document` (None sends no body) and return the JsonResponse, also when its status is an error.
 
     Raises as `request` does, CredentialsRefused for 401 and 403, and Unreachable for a body that is not JSON: then
@@ -98,7 +99,7 @@ def json_request(method, url, document=None, headers=None, timeout=30, secrets=(
     if document is not None:
         headers["Content-Type"] = "application/json"
         body = json.dumps(document).encode("utf-8")
-    response = request(method, url, headers, body, timeout, secrets)
+    response = request(method, url, headers, body, timeout, secrets, dial=dial)
     if response.status in (401, 403):
         said = _refusal(response, secrets) or "no reason given"
         raise CredentialsRefused(f"{_shown(response.url)} refused the credentials: {said} ({response.status})")
@@ -157,6 +158,41 @@ def redact(text, secrets):
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, "***")
     return text
+
+
+def connection(url, timeout, dial=None):
+    """An http.client connection to the server of `url`, not opened yet, for what is more than an exchange of bodies.
+
+    Arguments: `timeout`, seconds for each step; `dial`, as for `request`. It goes through the proxy that the
+    environment wants. Raises UsageFailure for an address that cannot be asked.
+    """
+    import http.client
+    from urllib.parse import urlsplit
+
+    if dial:
+        made = http.client.HTTPConnection(urlsplit(_checked(url)).hostname or "", timeout=timeout)
+        made.sock = dial()
+        made.sock.settimeout(timeout)
+        return made
+    parts, proxy = urlsplit(_checked(url)), _proxy_for(url)
+    at = urlsplit(proxy) if proxy else parts
+    made = http.client.HTTPConnection(at.hostname, at.port, timeout=timeout)
+    if parts.scheme == "https":
+        made = http.client.HTTPSConnection(at.hostname, at.port, timeout=timeout, context=_tls_context())
+    if proxy:
+        made.set_tunnel(parts.hostname, parts.port or made.default_port, _proxy_login(at))
+    return made
+
+
+def _proxy_login(proxy):
+    """The header by which a proxy's own URL logs in there."""
+    import base64
+    from urllib.parse import unquote
+
+    if proxy.username is None:
+        return {}
+    login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
+    return {"Proxy-Authorization": "Basic " + base64.b64encode(login).decode()}
 
 
 # Addresses, headers and redirects.
@@ -287,7 +323,7 @@ def _send(kind, connection, arguments, options):
             raise
 
 
-def _opener(allowed, proxy, is_secure):
+def _opener(allowed, proxy, is_secure, dial):
     """A urllib opener whose answers obey a _Time; it follows no redirect and raises for no status.
 
     Its classes are garbage that only the collector finds, late: nothing in here may hold a body.
@@ -304,6 +340,13 @@ def _opener(allowed, proxy, is_secure):
 
     class Plain(http.client.HTTPConnection):
         response_class = TimedResponse
+
+        def connect(self):
+            if dial is None:
+                super().connect()
+            else:
+                self.sock = dial()
+                self.sock.settimeout(allowed.patience())
 
         def request(self, *arguments, **options):
             _send(http.client.HTTPConnection, self, arguments, options)
@@ -355,8 +398,9 @@ def _ask(exchange, url, headers):
     import urllib.error
     import urllib.request
 
-    proxy = _proxy_for(url)
-    opener = _opener(exchange.time, proxy, "https:" in (url[:6].lower(), (proxy or "")[:6].lower()))
+    proxy = None if exchange.dial else _proxy_for(url)
+    is_secure = "https:" in (url[:6].lower(), (proxy or "")[:6].lower())
+    opener = _opener(exchange.time, proxy, is_secure, exchange.dial)
     if exchange.body is not None:
         headers = {**headers, "Content-Length": str(len(exchange.body))}
     body = None if exchange.body is None else exchange.pieces()

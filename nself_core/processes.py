@@ -129,6 +129,27 @@ def _start_failure(argv, error):
     return Unreachable(f"the program {argv[0]} could not be started: {error.strerror}")
 
 
+def attach(argv, env=None):
+    """Start `argv` and return a socket that is its standard input and output; it ends when the socket is closed.
+
+    What it says on standard error is not heard. Raises Unreachable when it cannot be started.
+    """
+    import socket
+    import subprocess
+    import threading
+
+    ours, theirs = socket.socketpair()
+    try:
+        child = _popen(argv, env, {"stdin": theirs, "stdout": theirs, "stderr": subprocess.DEVNULL})
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    threading.Thread(target=child.wait, daemon=True).start()  # collects it
+    return ours
+
+
 def run(argv, env=None, input=None, timeout=None, **options):
     """Run `argv` to its end and return Completed.
 

@@ -174,6 +174,13 @@ DATA = {
     },
     "hasura git pull": WRITTEN,
     "hasura git push": APPLIED,
+    "hasura console": {
+        "endpoint": "text",
+        "port": "integer",
+        "read_only": "boolean",
+        "changed": "boolean",
+        "resource_version": {"before": "integer", "after": "integer?"},
+    },
     "server status": {"running": "boolean", "version": "integer?", "data": "text?", "socket": "text?", "log": "text?"},
     "server stop": {"stopped": "boolean"},
 }

@@ -10,6 +10,7 @@ import socket
 
 import jsonschema
 import pytest
+from bed.hasura_engine import Engine
 
 import nself_db
 from nself_core import shapes
@@ -41,6 +42,7 @@ CASES = {
     "fixtures list": [],
     "fixtures run": ["--fixture", "one"],
     "fixtures verify": ["--fixture", "one"],
+    "hasura console": ["--no-browser", "--port", "0", "--idle", "0.1"],
     "server status": [],
     "server stop": [],
 }
@@ -59,7 +61,21 @@ FROM hdb_catalog.schema_migrations v LEFT JOIN nself_db.migrations m USING (vers
 
 
 @pytest.fixture
-def ready(plain_project):
+def engine(request, plain_project):
+    """An engine of Hasura's that the project's settings lead to, for the commands that are about one."""
+    values = request.node.callspec.params.values()
+    if not any(str(getattr(value, "path", value)).startswith("hasura ") for value in values):
+        yield None
+        return
+    url = plain_project.database.server.cluster.url(plain_project.database.name)
+    with Engine(url) as running:
+        hasura = {"HASURA_GRAPHQL_ENDPOINT": running.endpoint, "HASURA_GRAPHQL_ADMIN_SECRET": running.secret}
+        plain_project.write_env({**plain_project.database.settings, **hasura})
+        yield running
+
+
+@pytest.fixture
+def ready(plain_project, engine):
     """A project with one migration applied and one pending, a seed, and a backup."""
     plain_project.migration("1_a", "CREATE TABLE np_a (id int);", "DROP TABLE np_a;")
     plain_project.run("migrate", "up").ok()
@@ -149,7 +165,8 @@ def test_an_unknown_option_is_usage(path, ready):
 @pytest.mark.parametrize("path", PATHS)
 def test_no_server_is_exit_2_with_a_hint(path, ready):
     url = f"postgresql://someone:s3cret-word@127.0.0.1:{closed_port()}/db"
-    outcome = ready.run(*path.split(), *CASES[path], "--url", url, "--json")
+    env = {"HASURA_GRAPHQL_ENDPOINT": f"http://127.0.0.1:{closed_port()}"}
+    outcome = ready.run(*path.split(), *CASES[path], "--url", url, "--json", env=env)
     if path in WITHOUT_SERVER:
         outcome.ok()
         return

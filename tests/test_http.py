@@ -408,6 +408,50 @@ def test_http_to_a_server_with_tls_is_unreachable(serve, tls):
         http.request("GET", serve(reply(), tls).url().replace("https:", "http:"), timeout=5)
 
 
+# A connection for more than one exchange of bodies.
+
+
+def asked_by(connection):
+    """The status and the body of an answer over a connection."""
+    connection.request("GET", "/x")
+    answer = connection.getresponse()
+    try:
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_a_connection_reaches_its_server(serve, tls, certificate, monkeypatch, secure):
+    monkeypatch.setenv("SSL_CERT_FILE", certificate[0])
+    server = serve(reply(body=b"here"), tls if secure else None)
+    assert asked_by(http.connection(server.url("/below"), 5)) == (200, b"here")
+
+
+def test_a_connection_does_not_trust_everybody(serve, tls):
+    with pytest.raises(ssl.SSLCertVerificationError):
+        asked_by(http.connection(serve(reply(), tls).url(), 5))
+
+
+def test_a_connection_goes_through_a_proxy_with_its_login(serve, monkeypatch):
+    def answer(connection, request):
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        assert connection.recv(65536).startswith(b"GET /x HTTP/1.1\r\nHost: hasura.example\r\n")
+        reply(body=b"there")(connection, request)
+
+    proxy = serve(answer)
+    monkeypatch.setenv("http_proxy", proxy.url().replace("http://", "http://me:hunter%202@"))
+    assert asked_by(http.connection("http://hasura.example", 5)) == (200, b"there")
+    assert head_of(proxy).startswith("connect hasura.example:80 http/1.")
+    assert "proxy-authorization: basic bwu6ahvudgvyidi=" in head_of(proxy)
+
+
+@pytest.mark.parametrize("url", ["ftp://x/", "http://u:p@x/", "http://x:99999/", "http://"])
+def test_a_connection_to_what_is_no_address_is_usage(url):
+    with pytest.raises(UsageFailure):
+        http.connection(url, 5)
+
+
 # Start-up.
 
 

@@ -75,12 +75,14 @@ class HasuraApi:
     """The engine at one address.
 
     Arguments: `endpoint`, its base address, as HASURA_GRAPHQL_ENDPOINT gives it; `admin_secret`, None or empty for an
-    engine without one; `timeout`, seconds for each request. Every method raises Unreachable when the engine does not
-    answer, CredentialsRefused when it does not accept the secret, and MetadataRefused when it refuses the request.
+    engine without one; `timeout`, seconds for each request; `dial`, where no address leads to it (see reach.py). Every
+    method raises Unreachable when the engine does not answer, CredentialsRefused when it does not accept the secret,
+    and MetadataRefused when it refuses the request.
     """
 
-    def __init__(self, endpoint, admin_secret=None, timeout=60):
+    def __init__(self, endpoint, admin_secret=None, timeout=60, dial=None):
         self.endpoint = _base(endpoint)
+        self._dial = dial
         self.timeout = timeout
         self._headers = {"X-Hasura-Admin-Secret": admin_secret} if admin_secret else {}
         self._secrets = (admin_secret,) if admin_secret else ()
@@ -120,7 +122,8 @@ class HasuraApi:
 
     def version(self):
         """The engine's version, such as "v2.48.10"; asked without the secret."""
-        answer = json_request("GET", f"{self.endpoint}/v1/version", timeout=self.timeout, secrets=self._secrets)
+        url = f"{self.endpoint}/v1/version"
+        answer = json_request("GET", url, timeout=self.timeout, secrets=self._secrets, dial=self._dial)
         version = answer.document.get("version") if isinstance(answer.document, dict) else None
         if answer.status != 200 or not isinstance(version, str):
             raise Unreachable(f"what answers at {self.endpoint} is not Hasura's engine ({answer.status})")
@@ -132,7 +135,8 @@ class HasuraApi:
         if version is not None:
             request["version"] = version
         timeout = max(timeout, self.timeout)
-        answer = json_request("POST", f"{self.endpoint}/v1/metadata", request, self._headers, timeout, self._secrets)
+        url = f"{self.endpoint}/v1/metadata"
+        answer = json_request("POST", url, request, self._headers, timeout, self._secrets, self._dial)
         if answer.status != 200:
             raise self._refusal(request_type, answer)
         if not isinstance(answer.document, dict):

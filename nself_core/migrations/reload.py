@@ -21,10 +21,10 @@ def after(plan, facts, settings):
 
 def perform(settings):
     """Reload the metadata. An engine that is down is a warning: the SQL is done."""
-    from nself_core.hasura.api import HasuraApi
+    from nself_core.hasura.reach import open_api
 
     try:
-        answer = HasuraApi(settings.hasura_endpoint, settings.hasura_admin_secret).reload_metadata()
+        answer = open_api(settings).reload_metadata()
     except Failure as failure:
         later = "until it is (in Hasura's console, or by a restart of Hasura) the API may show the old schema"
         warning = f"Hasura's metadata was not reloaded: {failure.message}; {later}"

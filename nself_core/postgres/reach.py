@@ -134,6 +134,21 @@ class UrlReach:
         return self._arguments(variables, login)[1], parameters
 
 
+def docker_environment(settings):
+    """The variables under which the docker command reaches this environment's engine."""
+    named = {"DOCKER_HOST": settings.docker_host, "DOCKER_CONTEXT": settings.get("DOCKER_CONTEXT")}
+    return {name: value for name, value in named.items() if value}
+
+
+def labelled_container(settings, service):
+    """The name of the one running container that Compose labelled as this project's `service`; None without one."""
+    argv = ["docker", "ps", "--format", "{{.Names}}"]
+    for label in (f"project={settings.project_name}", f"service={service}"):
+        argv += ["--filter", f"label=com.docker.compose.{label}"]
+    found = processes.run(argv, processes.child_env(docker_environment(settings)), timeout=30).out.split()
+    return found[0] if len(found) == 1 else None
+
+
 class ContainerReach:
     """psql inside the stack's container, by `docker exec`."""
 
@@ -144,8 +159,7 @@ class ContainerReach:
         self.settings = settings
         self.container = settings.get("NSELF_DB_CONTAINER") or f"{settings.project_name}_postgres"
         self.database = settings.database_name
-        named = {"DOCKER_HOST": settings.docker_host, "DOCKER_CONTEXT": settings.get("DOCKER_CONTEXT")}
-        self.docker_env = {name: value for name, value in named.items() if value}
+        self.docker_env = docker_environment(settings)
 
     def for_database(self, name):
         """The way to another database of the same server."""
@@ -183,11 +197,7 @@ class ContainerReach:
 
         Docker knows a container by its labels where the name was changed (Compose, "container_name").
         """
-        argv = ["docker", "ps", "--format", "{{.Names}}"]
-        for label in (f"project={self.settings.project_name}", "service=postgres"):
-            argv += ["--filter", f"label=com.docker.compose.{label}"]
-        found = processes.run(argv, processes.child_env(self.docker_env), timeout=30).out.split()
-        return found[0] if len(found) == 1 else None
+        return labelled_container(self.settings, "postgres")
 
 
 class EmbeddedReach:

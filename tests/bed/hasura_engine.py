@@ -97,7 +97,9 @@ class Engine:
         self.close()
 
     def close(self):
-        """End it; connections are cut off."""
+        """End it; connections are cut off. A second time does nothing."""
+        if not self._thread.is_alive():
+            return
         self._call(self._runner.cleanup())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
