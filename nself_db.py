@@ -149,6 +149,9 @@ ALLOW_INCONSISTENT = option(
 )
 DIFFERS = option("--exit-code", action="store_true", help="exit with 1 when anything differs")
 FROM_DATABASE = option("--from-database", action="store_true", help="read what Hasura has stored, without its engine")
+RULE = option("--rule", action="append", metavar="ID", help="look for this rule only; may be repeated")
+IGNORE = option("--ignore", action="append", metavar="ID", help="do not look for this rule; may be repeated")
+FIX = option("--fix", action="store_true", help="set right what can be set right without a question")
 FORCE_EXPORT = option("--force", action="store_true", help="overwrite files with uncommitted edits; copies are kept")
 FORCE_PULL = option("--force", action="store_true", help="take the engine's where both sides changed the same thing")
 FORCE_PUSH = option("--force", action="store_true", help="undo what changed in the engine; in prod, do not ask")
@@ -241,6 +244,10 @@ COMMANDS = (
         effect=WRITES, example="nself-db hasura metadata reload"),
     row("hasura metadata diff", "Show what applying the files would change in the engine.", DIFFERS,
         effect=READS, example="nself-db hasura metadata diff --exit-code"),
+    row("hasura metadata validate", "Check the files against Hasura's schema, the database and the engine.",
+        effect=READS, example="nself-db hasura metadata validate"),
+    row("hasura metadata lint", "Find what is allowed in metadata and seldom meant.", RULE, IGNORE, FIX,
+        effect=READS, example="nself-db hasura metadata lint --ignore missing-limit"),
     row("hasura git status", "Show metadata files that are not committed, and whether the engine has what they say.",
         effect=READS, example="nself-db hasura git status"),
     row("hasura git pull", "Join what changed in the engine into the files.", FORCE_PULL,
@@ -515,6 +522,27 @@ def hasura_metadata_diff(ctx, args):
 
     local = comparison.read_local(ctx.settings)
     return comparison.report(comparison.compare(local, comparison.read_live(ctx.hasura)), args.exit_code)
+
+
+def hasura_metadata_validate(ctx, args):
+    from nself_core.hasura import checking, comparison, validate_catalogue
+
+    return checking.validate(
+        comparison.read_local(ctx.settings),
+        lambda document: validate_catalogue.find_broken(ctx.database, document),
+        lambda: ctx.hasura.get_inconsistent_metadata()["inconsistent_objects"],
+    )
+
+
+def hasura_metadata_lint(ctx, args):
+    from nself_core.hasura import checking, comparison, sync
+
+    rules = checking.choose_rules(args.rule, args.ignore)
+    local = comparison.read_local(ctx.settings)
+    if not args.fix:
+        return checking.report_lint(local, rules)
+    files = sync.read_files(ctx.settings, False)
+    return ctx.execute(checking.plan_fix(files, rules), ctx.hasura_performers())
 
 
 def hasura_git_status(ctx, args):

@@ -69,8 +69,9 @@ class Context:
 
         if not self.settings.is_prod and not plan.asks_everywhere:
             return
-        place = (plan.where, None) if plan.where else (self.database.where, self.database.name)
-        target = Target(self.settings.env, *place, self.settings.project_name)
+        where = plan.where or self.database.where
+        name = None if plan.where else self.database.name
+        target = Target(self.settings.env, where, name, self.settings.project_name)
         confirm(
             self.console,
             target,
@@ -252,12 +253,13 @@ class Context:
 
     def hasura_performers(self):
         """What performs the steps of `hasura metadata` and `hasura git`."""
-        from nself_core.hasura import apply, tree_writer, verdict
+        from nself_core.hasura import apply, checking, tree_writer, verdict
 
         root = self.settings.root
         return {
             "metadata": lambda steps: apply.perform(self.hasura, steps[0].work, self._record_metadata),
             "reload metadata": lambda _: verdict.reload(self.hasura, self.metadata_if_readable),
+            "lint": lambda steps: checking.look_again(self.settings, steps[0].work),
             "tree": lambda steps: tree_writer.perform(root, [step.work for step in steps]),
         }
 

@@ -45,6 +45,7 @@ DROPPED = {
 }
 
 PLACE = {"file": "text?", "line": "integer?"}
+FINDING = {"rule": "text", "message": "text", "path": ["any"], **PLACE}
 CHANGES = [
     {"path": ["text"], "change": ("added", "removed", "changed"), "local": "any", "live": "any", **PLACE}
 ]
@@ -163,6 +164,16 @@ DATA = {
     "hasura metadata export": WRITTEN,
     "hasura metadata reload": {"is_consistent": "boolean", "inconsistent": INCONSISTENT},
     "hasura metadata diff": {"changes": CHANGES, "resource_version": "integer?"},
+    "hasura metadata validate": {
+        "asked": dict.fromkeys(("structure", "catalogue", "engine"), "boolean"),
+        "findings": [{"asked": ("structure", "catalogue", "engine"), **FINDING}],
+    },
+    "hasura metadata lint": {
+        "findings": [{**FINDING, "fixable": "boolean"}],
+        "written?": ["text"],
+        "removed?": ["text"],
+        "copies?": ["text"],
+    },
     "hasura git status": {
         "files": [{"file": "text", "state": "text"}],
         "engine": {

@@ -189,7 +189,11 @@ def test_a_reload_meanwhile_changes_nothing_and_is_no_conflict(plain_project, en
 
 def test_no_header_of_a_webhook_is_shown(plain_project, engine):
     header = {"name": "Authorization", "value": "Bearer top-s3cret-token"}
-    remote = {"name": "other", "definition": {"url": "http://other.test/graphql", "headers": [header]}, "permissions": []}
+    remote: dict = {
+        "name": "other",
+        "definition": {"url": "http://other.test/graphql", "headers": [header]},
+        "permissions": [],
+    }
     plain_project.write(f"{METADATA}/remote_schemas.yaml", json.dumps([remote]))
     for arguments in ((), ("--dry-run",), ("--json",), ("--verbose",), ("--json", "--dry-run")):
         outcome = plain_project.run(*APPLY, *arguments).ok()

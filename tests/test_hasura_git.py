@@ -203,8 +203,8 @@ def test_a_pull_brings_what_changed_in_the_engine(project):
 
 
 def test_both_sides_are_joined_and_the_local_edit_stays(plain_project, engine):
-    edit_posts(plain_project, "select_permissions:", "# mine\nis_enum: false\nselect_permissions:\n  - role: guest\n"
-                                                     "    permission:\n      columns: []\n      filter: {}")  # fmt: skip
+    guest = "  - role: guest\n    permission:\n      columns: []\n      filter: {}"
+    edit_posts(plain_project, "select_permissions:", f"# mine\nselect_permissions:\n{guest}")
     replace(engine, with_user("id", "title", "body"))
     data = checked(plain_project, PULL).ok().json()["data"]
     assert data["written"] == [POSTS_FILE]
@@ -386,22 +386,22 @@ def test_killed_in_the_middle_each_file_is_whole_and_the_next_run_completes(plai
     checked(plain_project, words).ok()
     done = files_of(plain_project)
     for name, text in half.items():
-        assert name.endswith(".tmp") or text in (old.get(name), done.get(name)), name
+        assert name.rpartition("/")[2].startswith(".") or text in (old.get(name), done.get(name)), name
     assert checked(plain_project, ("hasura", "metadata", "diff")).ok().json()["data"]["changes"] == []
     assert len([name for name in done if "public_t" in name]) == count - 100
-    assert not [name for name in done if name.endswith(".tmp")]
+    assert not [name for name in done if name.rpartition("/")[2].startswith(".")]
 
 
 def test_what_a_killed_run_has_not_removed_is_removed_by_the_next(plain_project, engine):
     """As it is when the list of tables is written and the files of those that are gone are still there."""
     state = json.loads((plain_project.root / BASE).read_text())
-    state["removing"] = [AUTHORS_FILE]
+    state["pending"] = {AUTHORS_FILE: None}
     plain_project.write(BASE, json.dumps(state))
     plain_project.write(f"{METADATA}/databases/default/tables/tables.yaml", '- "!include public_posts.yaml"\n')
     replace(engine, document(BLOG["sources"][0]["tables"][1]))
     data = checked(plain_project, PULL).ok().json()["data"]
     assert data["removed"] == [AUTHORS_FILE]
-    assert json.loads((plain_project.root / BASE).read_text())["removing"] == []
+    assert json.loads((plain_project.root / BASE).read_text())["pending"] == {}
 
 
 def test_two_pulls_at_once(plain_project, engine):

@@ -246,3 +246,145 @@ def test_reload_where_there_are_no_files(plain_project, engine):
     outcome = checked(plain_project, RELOAD, env={"HASURA_METADATA_DIR": "elsewhere"})
     assert outcome.code == 1
     assert outcome.json()["data"]["inconsistent"][0]["file"] is None
+
+
+# validate
+
+VALIDATE = ("hasura", "metadata", "validate")
+NOBODY = {"HASURA_GRAPHQL_ENDPOINT": "http://127.0.0.1:1", "NSELF_DB_URL": "postgresql://nobody@127.0.0.1:1/none"}
+
+
+def findings(outcome):
+    """What of a run's findings tells them apart."""
+    return [(row.get("asked"), row["rule"], row["file"], row["line"]) for row in outcome.json()["data"]["findings"]]
+
+
+def test_nothing_is_wrong(plain_project, engine):
+    outcome = checked(plain_project, VALIDATE).ok()
+    data = outcome.json()["data"]
+    assert data == {"asked": {"structure": True, "catalogue": True, "engine": True}, "findings": []}
+    assert outcome.err == f"nothing wrong with {METADATA}, by structure, catalogue and engine\n"
+
+
+@pytest.mark.servers("url-psql-15", "url-psql-17")
+def test_what_the_database_does_not_have(project):
+    project.database.admin(SCHEMA)
+    with start_engine(project) as engine:
+        replace(engine, BLOG)
+        text = FILES["databases/default/tables/public_posts.yaml"].replace("- title", "- headline")
+        write_files(project, {**FILES, "databases/default/tables/public_posts.yaml": text})
+        outcome = project.run(*VALIDATE, "--json")
+    assert outcome.code == 1
+    assert findings(outcome) == [("catalogue", "missing-column", POSTS_FILE, 10)]
+    assert "headline" in outcome.json()["data"]["findings"][0]["message"]
+
+
+def test_what_the_engine_says(plain_project, engine):
+    replace(engine, document(table("nowhere")))
+    outcome = plain_project.run(*VALIDATE, "--json")
+    assert outcome.code == 1
+    assert findings(outcome) == [("engine", "table", None, None)]
+    assert "nowhere" in plain_project.run(*VALIDATE).out
+
+
+def test_the_structure_is_checked_without_any_server(plain_project, engine):
+    plain_project.write(POSTS_FILE, "table:\n  name: posts\n  schema: public\nselect_permissions:\n  - role: 12\n")
+    outcome = plain_project.run(*VALIDATE, "--json", env=NOBODY)
+    assert outcome.code == 1
+    assert {row[:3] for row in findings(outcome)} == {
+        ("structure", "missing-key", POSTS_FILE), ("structure", "wrong-kind", POSTS_FILE),
+    }  # fmt: skip
+    assert outcome.json()["data"]["asked"] == {"structure": True, "catalogue": False, "engine": False}
+
+
+def test_what_could_not_be_asked_is_said(plain_project, engine):
+    outcome = checked(plain_project, VALIDATE, env=NOBODY).ok()
+    warnings = outcome.json()["warnings"]
+    assert [warning.split(":")[0] for warning in warnings] == [
+        "the catalogue was not asked", "the engine was not asked",
+    ]  # fmt: skip
+    assert outcome.err.endswith(f"nothing wrong with {METADATA}, by structure\n")
+
+
+def test_a_wrong_secret_is_not_passed_over(plain_project, engine):
+    assert plain_project.run(*VALIDATE, env={"HASURA_GRAPHQL_ADMIN_SECRET": "wrong"}).code == 3
+
+
+# lint
+
+LINT = ("hasura", "metadata", "lint")
+UNTIDY = """# what everybody reads
+table:
+  name: posts
+  schema: public
+select_permissions:
+  - role: user
+    permission:
+      columns:
+        - id
+        - id
+      filter: {}
+  - role: guest
+    permission:
+      columns: []
+      filter:
+        $and: []
+"""
+
+
+@pytest.fixture
+def untidy(plain_project):
+    """A project whose metadata has something for many rules; no engine, and no server that is asked."""
+    write_files(plain_project)
+    plain_project.write(POSTS_FILE, UNTIDY)
+    plain_project.write(f"{METADATA}/databases/default/tables/public_old.yaml", "table:\n  name: old\n")
+    return plain_project
+
+
+def test_findings_have_their_rule_and_line(untidy):
+    outcome = untidy.run(*LINT, "--json", env=NOBODY)
+    assert outcome.code == 1
+    found = {(row["rule"], row["line"], row["fixable"]) for row in outcome.json()["data"]["findings"]}
+    assert {("duplicate-entry", 10, True), ("no-filter", 11, False), ("deprecated", 15, True)} <= found
+    assert ("orphan-file", 1, False) in found
+    text = untidy.run(*LINT).out
+    assert f"{POSTS_FILE}:10: an entry of columns stands there already (duplicate-entry)\n" in text
+
+
+def test_only_one_rule_and_all_but_one(untidy):
+    one = untidy.run(*LINT, "--json", "--rule", "no-filter").json()["data"]["findings"]
+    assert {row["rule"] for row in one} == {"no-filter"}
+    others = untidy.run(*LINT, "--json", "--ignore", "no-filter").json()["data"]["findings"]
+    assert "no-filter" not in {row["rule"] for row in others}
+    assert checked(untidy, LINT, "--rule", "unused-collection").ok().json()["data"] == {"findings": []}
+
+
+def test_an_unknown_rule_names_the_nearest(untidy):
+    outcome = untidy.run(*LINT, "--json", "--rule", "nofilter")
+    assert outcome.code == 1
+    assert outcome.json()["error"] == {
+        "code": "usage", "message": "there is no rule 'nofilter'", "hint": "did you mean no-filter?", "exit_code": 1,
+    }  # fmt: skip
+
+
+def test_fix_sets_right_what_means_the_same(untidy):
+    git(untidy, "init", "-q")
+    before = untidy.run(*LINT, "--json").json()["data"]["findings"]
+    outcome = untidy.run(*LINT, "--fix", "--json")
+    data = outcome.json()["data"]
+    assert data["written"] == [POSTS_FILE]
+    assert (untidy.root / data["copies"][0]).read_text() == UNTIDY
+    assert (outcome.code, data["findings"]) == (1, untidy.run(*LINT, "--json").json()["data"]["findings"])
+    assert not [row for row in data["findings"] if row["fixable"]]
+    assert len(data["findings"]) < len(before)
+    text = (untidy.root / POSTS_FILE).read_text()
+    assert text.startswith("# what everybody reads\n")
+    assert text.index("guest") < text.index("user")
+    assert "_and" in text
+
+
+def test_fix_under_dry_run_shows_the_files(untidy):
+    outcome = untidy.run(*LINT, "--fix", "--dry-run", "--json").ok()
+    jsonschema.validate(outcome.json(), shapes.plan_schema())
+    assert outcome.json()["data"]["plan"][0]["title"].startswith(f"write {POSTS_FILE}")
+    assert (untidy.root / POSTS_FILE).read_text() == UNTIDY

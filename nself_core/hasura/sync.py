@@ -13,7 +13,7 @@ from nself_core.failures import FileFailure, Refused
 from nself_core.hasura import apply
 from nself_core.hasura import comparison as comparisons
 from nself_core.hasura.diff import find_changes
-from nself_core.hasura.export import Keep, Write, lower, plan_files
+from nself_core.hasura.export import Keep, Remove, Write, lower, plan_files
 from nself_core.hasura.git_tree import changed_files, find_repository
 from nself_core.hasura.identity import is_flat
 from nself_core.hasura.merge import merge
@@ -25,8 +25,10 @@ from nself_core.hasura.yaml_style import render
 from nself_core.plan import Plan, Step
 
 Files = namedtuple("Files", "path folder shown local synced")
-Files.__doc__ = """A project's metadata files: the `path` that the settings name, the tree's `folder`, as `shown` to all;
-the `local` Local, None where there is none yet; the project's Synced."""
+Files.__doc__ = """A project's metadata files.
+
+`path`, what the settings name; `folder`, the tree's, and how it is `shown`; `local`, the Local, None where there is
+none yet; `synced`, the project's Synced."""
 
 SHOWN_FILES = 10
 SINGLE = (".json", ".yaml", ".yml")
@@ -76,7 +78,7 @@ def plan_export(files, live, record, force):
     """
     changes = _file_changes(files, live.document)
     repository = find_repository(files.path)
-    unsaved = _unsaved(repository, changes, files.synced)
+    unsaved = unsaved_files(repository, changes, files.synced)
     if unsaved and repository is not None and not force:
         raise Refused(
             f"{_files_text(unsaved)} {'differ' if len(unsaved) > 1 else 'differs'} from HEAD and would be overwritten;"
@@ -102,7 +104,7 @@ def plan_pull(files, live, record, force):
     if conflicts:
         document, _ = _merged(local, base, live.document, local.document)
     changes = _file_changes(files, document)
-    unsaved = _unsaved(find_repository(files.path), changes, files.synced)
+    unsaved = unsaved_files(find_repository(files.path), changes, files.synced)
     warnings = [f"the engine's was taken: {_conflict_title(local, conflict)}" for conflict in conflicts]
     return _plan(files, changes, unsaved, record, live)._replace(warnings=warnings)
 
@@ -121,15 +123,9 @@ def _file_changes(files, document):
     if tree is None and files.path.endswith(SINGLE):
         return [_first_single(files, document)]
     actions = [item for item in plan_files(files.folder, tree, document) if not isinstance(item, Keep)]
-    changes = [
-        _change(files, item.file, item.before, item.text if isinstance(item, Write) else None) for item in actions
-    ]
-    touched = {change.file for change in changes} | set(tree.files if tree else ())
-    return changes + [
-        _change(files, file, read_text(os.path.join(files.folder, *file.split("/"))), None)
-        for file in _leftovers(files)
-        if file not in touched
-    ]
+    touched = {item.file for item in actions} | set(tree.files if tree else ())
+    left = [Remove(file, _text_of(files, file)) for file in _leftovers(files) if file not in touched]
+    return [change_of(files, item) for item in [*actions, *left]]
 
 
 def _first_single(files, document):
@@ -140,21 +136,30 @@ def _first_single(files, document):
     before = read_text(files.path) if os.path.lexists(files.path) else None
     is_json = name.endswith(".json")
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n" if is_json else render(document)
-    return _change(files, name, before, text)
+    return change_of(files, Write(name, text, before))
 
 
-def _change(files, file, before, text):
-    return Change(file, f"{files.shown}/{file}", os.path.join(files.folder, *file.split("/")), before, text)
+def change_of(files, action):
+    """The Change that an export.Write or Remove of the tree is."""
+    return Change(files.folder, f"{files.shown}/{action.file}", action)
+
+
+def _text_of(files, file):
+    return read_text(os.path.join(files.folder, *file.split("/")))
 
 
 def _leftovers(files):
     """The files that a run was to remove and, being ended, has not."""
     prefix = f"{files.shown}/"
-    found = [shown[len(prefix) :] for shown in files.synced.removing if shown.startswith(prefix)]
+    found = [
+        shown[len(prefix) :]
+        for shown, wanted in files.synced.pending.items()
+        if wanted is None and shown.startswith(prefix)
+    ]
     return [file for file in found if os.path.isfile(os.path.join(files.folder, *file.split("/")))]
 
 
-def _unsaved(repository, changes, synced):
+def unsaved_files(repository, changes, synced):
     """The files whose present text would be gone: neither committed nor written by an export or a pull."""
     there = [change for change in changes if change.before is not None and not is_ours(synced, change)]
     if repository is not None and there:
@@ -170,12 +175,17 @@ def _files_text(files):
 
 
 def _plan(files, changes, unsaved, record, live):
-    steps = [_step(change, change.shown in unsaved) for change in changes]
+    steps = file_steps(changes, unsaved)
     if record is not None and not _is_recorded(files.synced, record):
         title = f"record the metadata of {live.where} as the last synced state in {FILE}"
         steps.append(Step("tree", title, work=record))
     data = {"written": [], "removed": [], "copies": [], "resource_version": live.version}
     return Plan(steps, (), f"nothing to write: {files.shown} has the metadata of {live.where}", data)
+
+
+def file_steps(changes, unsaved):
+    """The steps of Changes; of the files in `unsaved` a copy is kept."""
+    return [_step(change, change.shown in unsaved) for change in changes]
 
 
 def _step(change, is_unsaved):

@@ -23,14 +23,15 @@ known) and the metadata `document`."""
 
 class Synced:
     """The file of one project. `bases` are Bases by environment; `written`, the SHA-256 of each file that an export or
-    a pull wrote, by its path from the root; `removing`, files that one is about to remove.
+    a pull wrote, by its path from the root; `pending`, those that one is about to write, and None for each file that it
+    is about to remove.
     """
 
     def __init__(self, root):
         self.path = os.path.join(root, *FILE.split("/"))
         self.bases: dict = {}
         self.written: dict = {}
-        self.removing: list = []
+        self.pending: dict = {}
 
     def base(self, env, engine):
         """The Base of an environment, None where there is none or it is another engine's."""
@@ -44,7 +45,7 @@ class Synced:
         document = {
             "bases": {env: base._asdict() for env, base in self.bases.items()},
             "written": self.written,
-            "removing": self.removing,
+            "pending": self.pending,
         }
         write_whole(self.path, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"), 0o600)
 
@@ -65,8 +66,8 @@ def read_synced(root):
         document = None
     try:
         synced.bases = {env: Base(**entry) for env, entry in document["bases"].items()}
-        synced.written, synced.removing = document["written"], document["removing"]
-    except (TypeError, KeyError, AttributeError):
+        synced.written, synced.pending = dict(document["written"]), dict(document["pending"])
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise FileFailure(
             "this is not what nself-db wrote", "remove it: the next pull or export makes it anew", file=FILE
         ) from None

@@ -112,4 +112,3 @@ def files_of(project):
     """The metadata files and their texts, by path below the metadata folder."""
     root = project.root / METADATA
     return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
-
