@@ -91,7 +91,7 @@ def _is_running(pid):
 
 
 def report(files, documents, shown):
-    """The Report of `hasura git status`.
+    """The Report of `hasura git status`. Where the engine could not be asked, that failure, with the files, is raised.
 
     Arguments: `files`, git_tree.changed_files of the tree; `documents`, Documents; `shown`, the tree as people know it.
     """
@@ -107,12 +107,14 @@ def report(files, documents, shown):
             "differs_from_working_tree": working if working is None else bool(working),
         },
     }
-    blocks = [Table(("STATE", "FILE"), [(row["state"], row["file"]) for row in rows])] if rows else []
-    blocks += [_line(name, changes, live) for name, changes in (("HEAD", head), (shown, working)) if live]
-    count = f"{len(rows)} file{'' if len(rows) == 1 else 's'} not as committed"
     if failure is not None:
-        summary = f"{count}; the engine was not asked: {failure.message}"
-        return Report(data, blocks, summary, documents.warnings, failure.exit_code)
+        # Half of the answer is known: it is told with the failure.
+        failure.data, failure.warnings = data, tuple(documents.warnings)
+        failure.excerpt = "\n".join(f"  {row['state']}  {row['file']}" for row in rows)
+        raise failure
+    blocks = [Table(("STATE", "FILE"), [(row["state"], row["file"]) for row in rows])] if rows else []
+    blocks += [_line(name, changes, live) for name, changes in (("HEAD", head), (shown, working))]
+    count = f"{len(rows)} file{'' if len(rows) == 1 else 's'} not as committed"
     return Report(data, blocks, f"{count}; {_verdict(head, working, live)}", documents.warnings)
 
 

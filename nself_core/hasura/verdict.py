@@ -8,9 +8,17 @@ from nself_core.hasura.identity import index_path, qualified_text
 from nself_core.output import Report
 from nself_core.plan import Plan, Step
 
-Finding = namedtuple("Finding", "type name reason file line")
-Finding.__doc__ = """An inconsistent object in the engine's words, with its place in the project's files: None where
-it stands in none of them."""
+
+class Finding(namedtuple("Finding", "type name reason file line")):
+    """An inconsistent object in the engine's words, with its place in the project's files: None where there is none."""
+
+    __slots__ = ()
+
+    @property
+    def place(self):
+        """The place as `file:line: `, empty where there is none."""
+        return f"{self.file}:{self.line}: " if self.file else ""
+
 
 # Where the engine's types of objects stand: the key that holds their list, below a table, a source or the document.
 OF_TABLES = {
@@ -113,8 +121,7 @@ def lines(findings):
 
 
 def _line(finding):
-    place = f"{finding.file}:{finding.line}: " if finding.file else ""
-    return f"{place}{finding.name or finding.type}: {finding.reason.removeprefix('Inconsistent object: ')}"
+    return f"{finding.place}{finding.name or finding.type}: {finding.reason.removeprefix('Inconsistent object: ')}"
 
 
 def plan_reload(api):
