@@ -12,6 +12,7 @@ TABLE, COLUMN, RELATIONSHIP, FUNCTION, ENUM_TABLE, TRACKED = (
     "table", "column", "relationship", "function", "enum_table", "tracked",
 )
 SOURCE = "default"
+TRACKED_TABLE = "tracked table"
 
 # Kinds of a source whose tables stand in Postgres' own catalogue; a source without a kind is Postgres.
 POSTGRES_KINDS = (None, "postgres", "citus", "alloy")
@@ -77,6 +78,85 @@ def requirements(metadata):
     return frozenset(_readable(requirement) for requirement in found if _can_exist(requirement))
 
 
+def placed_requirements(metadata):
+    """Each of the requirements with the index path of the object that has it, as (path, Requirement).
+
+    Argument: `metadata`, as `requirements` takes it. An object is a table, or one entry of one of a table's lists; a
+    function; or a relationship that starts elsewhere.
+    """
+    source, path = default_source(metadata), _default_path(metadata)
+    tables = _tracked_tables(source)
+    for index, entry in _numbered(source.get("tables")):
+        name = table_name(entry.get("table"))
+        for place, requirement in _of_parts(name, entry, tables) if name else ():
+            yield from _placed((*path, "tables", index, *place), [requirement])
+    functions = source.get("functions")
+    for index, function in enumerate(functions if isinstance(functions, list) else ()):
+        for item in _dicts_or_names([function]):
+            yield from _placed((*path, "functions", index), _function(item.get("function", item), "tracked function"))
+    for place, part in _parts_elsewhere(metadata):
+        yield from _placed(place, _of_other_places(part, tables))
+
+
+def _placed(path, found):
+    for requirement in found:
+        if _can_exist(requirement):
+            yield path, _readable(requirement)
+
+
+# A table's lists whose entries need something of the catalogue.
+PARTS = (
+    "object_relationships", "array_relationships", "computed_fields", "event_triggers", "remote_relationships",
+    "insert_permissions", "select_permissions", "update_permissions", "delete_permissions",
+)
+
+
+def _of_parts(name, entry, tables):
+    """What a table needs, each with where in the table's `entry` it is said: () for the table itself."""
+    tracked = tables[name]
+    for requirement in _of_table(name, Tracked({"is_enum": entry.get("is_enum")}, {}, set()), tables):
+        yield (), requirement
+    for key in PARTS:
+        for index, part in _numbered(entry.get(key)):
+            hops = {link["name"]: tracked.relationships[link["name"]] for link in _relationships({key: [part]})}
+            for requirement in _of_table(name, Tracked({key: [part]}, hops, tracked.computed_fields), tables):
+                if requirement.why != TRACKED_TABLE:
+                    yield (key, index), requirement
+
+
+def _parts_elsewhere(metadata):
+    """Each relationship that _relationships_elsewhere finds, as its path and a document of it alone."""
+    for source_index, source in _numbered(metadata.get("sources")):
+        for index, table in _numbered(source.get("tables")):
+            for number, part in _numbered(table.get("remote_relationships")):
+                alone = {"name": source.get("name"), "tables": [{"remote_relationships": [part]}]}
+                path = ("sources", source_index, "tables", index, "remote_relationships", number)
+                yield path, {"sources": [alone]}
+    for index, schema in _numbered(metadata.get("remote_schemas")):
+        for place, entry in _numbered(schema.get("remote_relationships")):
+            for number, part in _numbered(entry.get("relationships")):
+                alone = {"name": schema.get("name"), "remote_relationships": [{"relationships": [part]}]}
+                path = ("remote_schemas", index, "remote_relationships", place, "relationships", number)
+                yield path, {"remote_schemas": [alone]}
+    for index, entry in _numbered(_of(metadata.get("custom_types"), "objects")):
+        for number, part in _numbered(entry.get("relationships")):
+            alone = {"objects": [{"name": entry.get("name"), "relationships": [part]}]}
+            yield ("custom_types", "objects", index, "relationships", number), {"custom_types": alone}
+
+
+def _numbered(value):
+    """The mappings of a list with their indexes in it."""
+    items = enumerate(value) if isinstance(value, list) else ()
+    return [(index, item) for index, item in items if isinstance(item, dict)]
+
+
+def _default_path(metadata):
+    for index, source in _numbered(metadata.get("sources")):
+        if source.get("name") == SOURCE:
+            return "sources", index
+    return ()
+
+
 def narrow(live, local):
     """What of the `live` requirements the `local` metadata tree still has.
 
@@ -119,7 +199,7 @@ def describe(rows):
         if kind != TABLE and tuple(place) in gone:
             parts[tuple(place)] = parts.get(tuple(place), 0) + 1
     return [
-        f"{_words(*thing)}: {_first_of(sorted(whys))}" + _and_parts(thing, parts)
+        f"{verdict(*thing)}: {_first_of(sorted(whys))}" + _and_parts(thing, parts)
         for thing, whys in sorted(reasons.items())
         if thing[0] == TABLE or thing[1:3] not in gone
     ]
@@ -139,7 +219,8 @@ VERDICTS = {
 }
 
 
-def _words(kind, schema, table, name):
+def verdict(kind, schema, table, name):
+    """A few words for one broken thing: its `kind`, one of this module's constants, and its names as rows have them."""
     return VERDICTS[kind].format(".".join(part for part in (schema, table, name) if part))
 
 
@@ -235,7 +316,7 @@ def _of(value, key):
 def _of_table(name, tracked, tables):
     entry = tracked.entry
     schema, table = name
-    yield Requirement(TABLE, schema, table, "", "tracked table")
+    yield Requirement(TABLE, schema, table, "", TRACKED_TABLE)
     if entry.get("is_enum"):
         why = "it needs a text key, at most one more text column, and rows whose keys are names in GraphQL"
         yield Requirement(ENUM_TABLE, schema, table, "", why)
