@@ -347,6 +347,37 @@ def test_what_the_tree_does_not_know_stays_and_is_never_overwritten(tmp_path):
     assert after.orphans == ["databases/default/tables/public_new.yaml"]
 
 
+def test_a_file_that_the_same_table_left_behind_is_written_over(tmp_path):
+    files = {
+        **CANONICAL,
+        "databases/default/tables/public_new.yaml": "table: {schema: public, name: new}\nis_enum: true\n",
+    }
+    tree = read_tree(write_tree(tmp_path, files))
+    document = changed(tree)
+    document["sources"][0]["tables"].append({"table": {"schema": "public", "name": "new"}})
+    actions = plan_files(tree.folder, tree, document)
+    (write,) = [action for action in actions if action.file == "databases/default/tables/public_new.yaml"]
+    assert write.before == files[write.file]
+    after = exported(tmp_path, tree, document)
+    assert after.document == document
+    assert after.orphans == []
+
+
+def test_a_table_that_stands_twice_stands_once_after_an_export(tmp_path):
+    files = {**CANONICAL, "databases/default/tables/tables.yaml": '- "!include public_posts.yaml"\n' * 3}
+    tree = read_tree(write_tree(tmp_path, files))
+    document = changed(tree)
+    del document["sources"][0]["tables"][1:]
+    document["sources"][0]["tables"][0]["is_enum"] = True
+    assert find_changes(exported(tmp_path, tree, document).document, document) == []
+
+
+def test_version_2_has_no_place_in_files_of_version_3(tmp_path):
+    tree = read_tree(write_tree(tmp_path, CANONICAL))
+    with pytest.raises(FileFailure, match="version 2"):
+        planned(tree, {"version": 2, "tables": []})
+
+
 def test_sections_come_and_go(tmp_path):
     tree = read_tree(write_tree(tmp_path, CANONICAL))
     document = changed(tree)
@@ -579,14 +610,14 @@ PERMISSIONS = st.lists(
     unique_by=lambda one: str(one["role"]),
     max_size=4,
 )
-TABLES = st.lists(
-    st.fixed_dictionaries(
-        {"table": st.fixed_dictionaries({"schema": st.just("public"), "name": NAMES})},
-        optional={"select_permissions": PERMISSIONS, "is_enum": st.booleans()},
-    ),
-    unique_by=str,
-    max_size=5,
-).filter(lambda tables: len({str(one["table"]) for one in tables}) == len(tables))
+FREE = st.recursive(
+    NAMES, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=2), max_leaves=4
+)
+TABLE: st.SearchStrategy = st.fixed_dictionaries(
+    {"table": st.fixed_dictionaries({"schema": st.just("public"), "name": NAMES})},
+    optional={"select_permissions": PERMISSIONS, "is_enum": st.booleans(), "future": FREE},
+)
+TABLES = st.lists(TABLE, unique_by=lambda one: one["table"]["name"], max_size=5)
 CRON = st.lists(st.fixed_dictionaries({"name": NAMES, "schedule": NAMES}), unique_by=lambda one: one["name"])
 SOURCES = st.lists(
     st.fixed_dictionaries({"name": st.sampled_from(["default", "o"]), "configuration": st.just({}), "tables": TABLES}),
@@ -605,7 +636,7 @@ def in_other_style(text):
     return f"# first\n{with_comments}# last\n"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(before=DOCUMENTS, after=DOCUMENTS, restyled=st.booleans())
 def test_any_document_over_any_tree(tmp_path_factory, before, after, restyled):
     path = tmp_path_factory.mktemp("tree")

@@ -458,6 +458,38 @@ def test_actions_that_do_not_fit_together_are_named(tmp_path, change, place, sai
     assert (os.path.basename(found.file), found.line) == place
 
 
+@pytest.mark.parametrize(("text", "line", "said"), [
+    ("actions: {a: 1}\n", 1, "not a list"), ("actions:\n- 1\n", 2, "without a name"),
+    ("actions:\n- name: [a]\n", 2, "without a name"),
+    ("actions:\n- name: login\n  definition: x\n", 3, "not a mapping"),
+    ("custom_types: []\n", 1, "not a mapping"), ("custom_types:\n  objects: {a: 1}\n", 2, "not a list"),
+    ("- 1\n", 1, "not a mapping"),
+])  # fmt: skip
+def test_actions_of_no_form_are_named_with_their_line(tmp_path, text, line, said):
+    found = failure(tmp_path, {**CANONICAL, "actions.yaml": text})
+    assert said in found.message
+    assert (found.file, found.line) == (str(tmp_path / "actions.yaml"), line)
+
+
+def test_strange_parts_of_actions_are_passed_over(tmp_path):
+    text = "actions:\n- name: login\n  definition: {arguments: {a: 1}}\n  permissions: 7\ncustom_types:\n"
+    document = read(tmp_path, {**CANONICAL, "actions.yaml": text}).document
+    assert document["actions"][0]["permissions"] == 7
+    assert [one["name"] for one in document["actions"][0]["definition"]["arguments"]] == ["credentials"]
+
+
+def test_links_of_sections_must_not_lead_out(tmp_path):
+    (tmp_path / "outside.yaml").write_text("[]\n", encoding="utf-8")
+    folder = write_tree(tmp_path / "metadata", CANONICAL)
+    for name in ("rest_endpoints.yaml", "actions.graphql"):
+        if name == "actions.graphql":
+            (tmp_path / "metadata" / name).unlink()
+        (tmp_path / "metadata" / name).symlink_to(tmp_path / "outside.yaml")
+        with pytest.raises(FileFailure, match="leads out of"):
+            read_tree(folder)
+        (tmp_path / "metadata" / name).unlink()
+
+
 def test_actions_want_both_files(tmp_path):
     files = {name: text for name, text in CANONICAL.items() if name != "actions.graphql"}
     assert "login is not present" in failure(tmp_path, files).message

@@ -23,39 +23,48 @@ def join(listed, sdl, place):
 
     Arguments: `listed`, what actions.yaml holds, a dict; `sdl`, the Sdl of actions.graphql; `place(path)`, the
     FileFailure's file and line of a path into actions.yaml, as keyword arguments. Raises FileFailure for a name that
-    stands in actions.yaml and not in actions.graphql, or twice in either.
+    stands in actions.yaml and not in actions.graphql, or twice in either, and for what has not the form of an action.
     """
     found = {key: value for key, value in listed.items() if key not in ("actions", "custom_types")}
     actions = _joined(sdl.actions, listed.get("actions"), ("actions",), place, _join_action)
     if actions:
         found["actions"] = actions
-    types = {}
-    known = listed.get("custom_types") or {}
-    for kind in CUSTOM_TYPES:
-        types[kind] = _joined(sdl.types[kind], known.get(kind), ("custom_types", kind), place, _join_type)
-    rest = {key: value for key, value in known.items() if key not in CUSTOM_TYPES}
-    if any(types.values()) or rest:
-        found["custom_types"] = {**{kind: one for kind, one in types.items() if one}, **rest}
-    return found
+    known = _of_form(dict, listed.get("custom_types"), ("custom_types",), place)
+    types = {
+        kind: _joined(sdl.types[kind], known.get(kind), ("custom_types", kind), place, _join_type)
+        for kind in CUSTOM_TYPES
+    }
+    made = {kind: ones for kind, ones in types.items() if ones}
+    made.update({key: value for key, value in known.items() if key not in CUSTOM_TYPES})
+    return {**found, "custom_types": made} if made else found
+
+
+def _of_form(form, value, path, place):
+    """The value where it is a `form`, an empty one where it is None."""
+    if value is not None and not isinstance(value, form):
+        raise FileFailure(f"this is not {'a list' if form is list else 'a mapping'}", **place(path))
+    return form() if value is None else value
 
 
 def _joined(defined, listed, path, place, join_one):
     """What the GraphQL defines, each joined with the entry of its name in actions.yaml."""
     noun = "action" if path == ("actions",) else "custom type"
     entries: dict = {}
-    for number, entry in enumerate(listed or ()):
+    for number, entry in enumerate(_of_form(list, listed, path, place)):
         name = entry.get("name") if isinstance(entry, dict) else None
-        if name in entries or not isinstance(name, str):
-            what = f"{noun} {name} stands twice" if name in entries else f"an entry without a name is no {noun}"
-            raise FileFailure(what, **place((*path, number)))
+        if not isinstance(name, str):
+            raise FileFailure(f"an entry without a name is no {noun}", **place((*path, number)))
+        if name in entries:
+            raise FileFailure(f"{noun} {name} stands twice", **place((*path, number)))
+        _of_form(dict, entry.get("definition"), (*path, number, "definition"), place)
         entries[name] = entry
-    missing = next((name for name in entries if not any(one["name"] == name for one in defined)), None)
-    if missing is not None:
-        where = place((*path, [*entries].index(missing)))
-        raise FileFailure(f"{noun} {missing} is not present in {GRAPHQL}", **where)
-    names = [one["name"] for one in defined]
-    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-    if twice is not None:
+    names = {one["name"] for one in defined}
+    for number, name in enumerate(entries):
+        if name not in names:
+            raise FileFailure(f"{noun} {name} is not present in {GRAPHQL}", **place((*path, number)))
+    if len(names) < len(defined):
+        said = [one["name"] for one in defined]
+        twice = next(name for name in said if said.count(name) > 1)
         raise FileFailure(f"{noun} {twice} is defined twice in {GRAPHQL}", **place(None))
     return [join_one(one, entries.get(one["name"], {})) for one in defined]
 
@@ -84,7 +93,8 @@ def _join_type(defined, entry):
 
 def _with_rest(defined, listed, key):
     """Arguments, fields or values as the GraphQL has them, with what more actions.yaml says of each."""
-    rest = {one[key]: one for one in listed or () if isinstance(one, dict) and isinstance(one.get(key), str)}
+    entries = listed if isinstance(listed, list) else ()
+    rest = {one[key]: one for one in entries if isinstance(one, dict) and isinstance(one.get(key), str)}
     made = []
     for one in defined:
         more = {name: value for name, value in rest.get(one[key], {}).items() if value is not None and name != "type"}

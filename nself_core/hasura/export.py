@@ -17,10 +17,8 @@ from nself_core.hasura.layout import (
     MEMBERS,
     SINGLE_FILE_ORDER,
     SOURCE_KEYS,
-    Names,
     include,
     is_flat,
-    place_members,
     place_source,
     render_files,
     section_value,
@@ -58,6 +56,8 @@ def plan_files(folder, tree, document, exact=False):
         return [_compared(file, files[file], _text_there(folder, file)) for file in order]
     if is_flat(tree.document) or tree.kind == V2:
         document = lower(document)
+    elif is_flat(document):
+        raise FileFailure("metadata of version 2 has no place in files of version 3", "export into an empty directory")
     planned = _Planned(tree, document, exact)
     return planned.actions()
 
@@ -107,6 +107,8 @@ class _Planned:
         self._values: dict = {}  # of YAML files, in the order of the actions
         self._texts: dict = {}
         self._all_values: dict = {}
+        self._known: set = set()
+        self._paths = {mount.file: mount.path for mount in reversed(tree.mounts)}
 
     def actions(self):
         """What is done with each file, in order."""
@@ -116,6 +118,7 @@ class _Planned:
         else:
             self._plan_single()
         self._all_values = {**tree.raw, **self._reshape.values, **self._values}
+        self._known = {*self._all_values, *tree.files}
         texts = {**self._reshape.texts, **self._texts}
         for file, value in {**self._reshape.values, **self._values}.items():
             texts[file] = self._text(file, value)
@@ -146,7 +149,7 @@ class _Planned:
         value = self._all_values.get(file)
         if file == DATABASES:
             value = [[source.get(key) for key in MEMBERS] for source in value or ()]
-        return included_files(value, file, self._all_values.keys() | self._tree.files.keys())
+        return included_files(value, file, self._known)
 
     def _before(self, file):
         """The text of a file now; of one that the tree does not know, as it is there."""
@@ -176,9 +179,7 @@ class _Planned:
 
     def _spec_of(self, file):
         """The objects.Spec of what stands in a file."""
-        path = next((mount.path for mount in self._tree.mounts if mount.file == file), ())
-        if file == ACTIONS:
-            path = ()
+        path = () if file == ACTIONS else self._paths.get(file, ())
         spec = root()
         for depth, step in enumerate(path):
             spec = below(spec, value_at(self._tree.document, path[:depth]), step)
@@ -273,9 +274,7 @@ class _Planned:
             return self._reshape.members(key, below(spec, new, key), written[key], old[key], [], DATABASES)
         if key in written and isinstance(old[key], list):
             return self._reshape.members(key, below(spec, new, key), written[key], old[key], new[key], DATABASES)
-        list_file = f"{self._source_folder(written, new)}/{key}/{key}.yaml"
-        self._reshape.add_files(place_members(new[key], key, list_file, Names(self._tree.files)))
-        return include(list_file, DATABASES)
+        return include(self._reshape.add_list(key, new[key], self._source_folder(written, new)), DATABASES)
 
     def _source_folder(self, written, new):
         """The folder of a source's files: the one its other list is in, or a new one."""

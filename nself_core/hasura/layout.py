@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from nself_core.hasura.actions import ordered, split
 from nself_core.hasura.sections import (
     ACTIONS,
@@ -139,19 +141,18 @@ class Names:
     def __init__(self, taken=()):
         self._taken = {_folded(file) for file in taken}
 
-    def take(self, folder, name, end):
-        """A free path in `folder` for `name`: it itself, or it with a number. It is taken then."""
+    def take(self, folder, name, end, reuse=None):
+        """A path in `folder` for `name` that is free: it itself, or it with a number. It is taken then.
+
+        Argument: `reuse(path)`, whether one that was taken may be given all the same.
+        """
         base = _file_name(str(name), end)
         number, file = 1, f"{folder}/{base}{end}"
-        while _folded(file) in self._taken:
+        while _folded(file) in self._taken and not (reuse and reuse(file)):
             number += 1
             file = f"{folder}/{base}_{number}{end}"
         self._taken.add(_folded(file))
         return file
-
-    def is_taken(self, file):
-        """Whether a path is taken."""
-        return _folded(file) in self._taken
 
 
 def _folded(file):
@@ -160,12 +161,15 @@ def _folded(file):
     return unicodedata.normalize("NFC", file).casefold()
 
 
+_UNSAFE = re.compile(r'[/"\\\x00-\x1f\x7f-\x9f\ud800-\udfff]')
+
+
 def _file_name(name, end):
     """A name as one part of a path: what has a meaning there, or in an include, is written as %XX.
 
     Hasura's CLI writes a name with a slash into a folder, and one with `..` wherever that leads.
     """
-    safe = "".join(char if char.isprintable() and char not in '/"\\' else f"%{ord(char):02X}" for char in name)
+    safe = "".join(f"%{ord(char):02X}" if _UNSAFE.match(char) else char for char in name)
     if not end and safe in ("", ".", ".."):
         safe = safe.replace(".", "%2E") or "_"
     data = safe.encode("utf-8", "surrogatepass")

@@ -6,11 +6,13 @@ new goes behind what it stands behind in the new document.
 
 from __future__ import annotations
 
+from nself_core.failures import FileFailure
 from nself_core.hasura.diff import differences, same
 from nself_core.hasura.identity import entry_names
 from nself_core.hasura.layout import Names, include, member_name
 from nself_core.hasura.objects import below, kind_of
-from nself_core.hasura.yaml_values import INCLUDE
+from nself_core.hasura.tree import read_text
+from nself_core.hasura.yaml_values import INCLUDE, YamlReader
 
 
 def means_same(spec, one, other):
@@ -51,7 +53,8 @@ class Reshape:
         self.values: dict = {}
         self.texts: dict = {}
         self._tree = tree
-        self._names = Names((*tree.files, *tree.orphans))
+        self._left = set(tree.orphans)
+        self._names = Names((*tree.files, *self._left))
         self._uses: dict = {}
         for mount in tree.mounts:
             self._uses[mount.file] = self._uses.get(mount.file, 0) + 1
@@ -158,10 +161,32 @@ class Reshape:
         return self._items(kind, below(spec, new, 0), (written, old, new), file, place)
 
     def add_member(self, key, item, list_file):
-        """The path of a new file for a table or function, beside the file of its list."""
+        """The path of a new file for a table or function, beside the file of its list.
+
+        A file that nothing includes is written over where it holds the same table, as one is that was left behind.
+        """
         folder = list_file.rpartition("/")[0]
-        file = self._names.take(folder, member_name(item, key), ".yaml")
+        file = self._names.take(folder, member_name(item, key), ".yaml", lambda file: self._is_left(file, key, item))
+        self._left.discard(file)
         self.values[file] = item
+        return file
+
+    def _is_left(self, file, key, item):
+        """Whether a file was left behind by the same table or function."""
+        if file not in self._left:
+            return False
+        path = f"{self._tree.folder}/{file}"
+        try:
+            value = YamlReader().value(read_text(path), path)
+        except FileFailure:
+            return False
+        return isinstance(value, dict) and key[:-1] in value and member_name(value, key) == member_name(item, key)
+
+    def add_list(self, key, items, folder):
+        """The path of a new file that lists a source's tables or functions, each in a file of its own beside it."""
+        file = self._names.take(f"{folder}/{key}", key, ".yaml", self._left.__contains__)
+        self._left.discard(file)
+        self.values[file] = [include(self.add_member(key, item, file), file) for item in items]
         return file
 
     def add_files(self, files):
@@ -170,9 +195,8 @@ class Reshape:
 
     def free_folder(self, name):
         """A folder for a new source."""
-        taken = {file.split("/")[1] for file in (*self._tree.files, *self._tree.orphans) if file.count("/") > 1}
-        names = Names([*(f"databases/{folder}" for folder in taken), *self.values])
-        return names.take("databases", name, "")
+        files = (*self._tree.files, *self._tree.orphans, *self.values)
+        return Names("/".join(file.split("/")[:2]) for file in files).take("databases", name, "")
 
 
 def included_file(known, written, file):

@@ -147,7 +147,20 @@ def read_tree(path, version=None):
         return _read_single(folder, name)
     if not os.path.isdir(path):
         raise FileFailure(f"there is no metadata tree in {path}", "nself-db hasura metadata export makes one")
-    return _Directory(path, _kind(path, version)).read()
+    return _read_uncollected(_Directory(path, _kind(path, version)))
+
+
+def _read_uncollected(directory):
+    """Read a directory without the garbage collector, which would walk through all that was read again and again."""
+    import gc
+
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        return directory.read()
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _kind(folder, version):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from nself_core.hasura.identity import index_path, qualified_text
+from nself_core.hasura.inconsistency import inconsistency_paths
 from nself_core.output import Report
 from nself_core.plan import Plan, Step
 
 
 class Finding(namedtuple("Finding", "type name reason file line")):
-    """An inconsistent object in the engine's words, with its place in the project's files: None where there is none."""
+    """An inconsistent object in the engine's words, with its place in the project's files, None where there is none.
+
+    Of an object that they do not have it is the place of what would hold it.
+    """
 
     __slots__ = ()
 
@@ -20,93 +23,23 @@ class Finding(namedtuple("Finding", "type name reason file line")):
         return f"{self.file}:{self.line}: " if self.file else ""
 
 
-# Where the engine's types of objects stand: the key that holds their list, below a table, a source or the document.
-OF_TABLES = {
-    "object_relation": "object_relationships",
-    "array_relation": "array_relationships",
-    "computed_field": "computed_fields",
-    "remote_relationship": "remote_relationships",
-    "event_trigger": "event_triggers",
-    **{f"{verb}_permission": f"{verb}_permissions" for verb in ("insert", "select", "update", "delete")},
-}
-OF_SOURCES = {
-    "table": "tables",
-    "function": "functions",
-    "native_query": "native_queries",
-    "logical_model": "logical_models",
-    "stored_procedure": "stored_procedures",
-}
-OF_DOCUMENTS = {
-    "source": "sources",
-    "remote_schema": "remote_schemas",
-    "action": "actions",
-    "cron_trigger": "cron_triggers",
-    "inherited_role": "inherited_roles",
-    "query_collection": "query_collections",
-    "rest_endpoint": "rest_endpoints",
-    "remote_schema_permission": "remote_schemas",
-    "remote_schema_remote_relationship": "remote_schemas",
-    "custom_types": "custom_types",
-}
-
-
-def object_path(item):
-    """The identity path of an inconsistent object, as far as what the engine says of it tells one.
-
-    Argument: `item`, {"type", "name", "definition"…} of get_inconsistent_metadata. Its definition is the object's own
-    with `source` and `table` beside it; for tables, functions and sources it is the bare name.
-    """
-    kind = str(item.get("type")).replace(" ", "_")
-    definition = item.get("definition")
-    known = definition if isinstance(definition, dict) else {}
-    if kind in OF_DOCUMENTS:
-        name = definition if isinstance(definition, str) else known.get("name", known.get("role_name"))
-        return _texts(OF_DOCUMENTS[kind], name)
-    source = known.get("source") if isinstance(known.get("source"), str) else _source_in(item.get("name"))
-    if kind in OF_TABLES:
-        table = ("sources", source, "tables", qualified_text(known.get("table")))
-        return _texts(*table, OF_TABLES[kind], known.get("name", known.get("role")))
-    if kind == "function_permission":
-        return _texts("sources", source, "functions", qualified_text(known.get("function")), "permissions",
-                      known.get("role"))  # fmt: skip
-    if kind in OF_SOURCES:
-        name = known.get("root_field_name") or qualified_text(known.get(kind, definition))
-        return _texts("sources", source, OF_SOURCES[kind], name)
-    return ()
-
-
-def _source_in(name):
-    """The source that stands at the end of the engine's name of an object, `table x in source y`."""
-    _, mark, source = str(name).rpartition(" in source ")
-    return source if mark else "default"
-
-
-def _texts(*steps):
-    """The steps up to the first that is not known."""
-    known = [isinstance(step, str) for step in steps]
-    return steps[: known.index(False)] if False in known else steps
-
-
 def find_places(local, objects):
     """A Finding for each inconsistent object.
 
     Arguments: `local`, a comparison.Local, None where there are no files to be read; `objects`, as the engine lists
     them.
     """
-    return [Finding(*_words(item), *_place(local, item)) for item in objects]
+    paths = inconsistency_paths(local.document, objects) if local is not None else [()] * len(objects)
+    return [Finding(*_words(item), *_place(local, path)) for item, path in zip(objects, paths)]
 
 
 def _words(item):
     return tuple(str(item.get(key) or "") for key in ("type", "name", "reason"))
 
 
-def _place(local, item):
-    """(file, line) of an object in the project's files; of one whose own entry is not there, (None, None)."""
-    path = object_path(item)
-    found = index_path(local.document, path) if local is not None and path else ()
-    if len(found) < len(path) - (2 if "sources" not in (local.document if local else {}) else 0) or not found:
-        return None, None
-    place = local.place(found)
+def _place(local, path):
+    """(file, line) of an index path; nothing of the whole document's."""
+    place = local.place(path) if path else {"file": None, "line": None}
     return place["file"], place["line"]
 
 

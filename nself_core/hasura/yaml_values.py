@@ -22,8 +22,11 @@ STR, SEQ, MAP, MERGE, NULL, BOOL, INT, FLOAT = (
 )
 
 
+_LOADERS: dict = {}  # our loader class by PyYAML's, which is libyaml's where there is one: to make one takes a while
+
+
 class YamlReader:
-    """Reads YAML files; one object serves a whole tree. Raises Unreachable where PyYAML is not installed."""
+    """Reads YAML files. Raises Unreachable where PyYAML is not installed."""
 
     def __init__(self):
         try:
@@ -34,7 +37,10 @@ class YamlReader:
                 "install it: pip install pyyaml (or nself-db's extra hasura)",
             ) from None
         self._yaml = yaml
-        self._loader = _loader(yaml)
+        base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        if base not in _LOADERS:
+            _LOADERS[base] = _loader(yaml)
+        self._loader = _LOADERS[base]
         self._plain = _plain_maker(yaml)
 
     def compose(self, text, file):
@@ -56,7 +62,7 @@ class YamlReader:
         node = self.compose(text, file)
         if node is None:
             return None
-        careful = "*" in text or "<<" in text  # aliases and merges
+        careful = ("*" in text and "&" in text) or "<<" in text  # aliases and merges
         make = _Careful(self._yaml, len(text)).make if careful else self._plain
         try:
             return make(node)

@@ -1,0 +1,280 @@
+"""The GraphQL of actions: read as upstream's own program reads it, and written as it writes it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from bed.hasura_material import GOLDEN, REAL, recorded_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nself_core.failures import FileFailure
+from nself_core.hasura.sdl import read_sdl, render_sdl
+
+
+def action(name, root, output, *arguments):
+    """An action as reading gives it; arguments are (name, type) or (name, type, description)."""
+    made = [dict(zip(("name", "type", "description"), argument)) for argument in arguments]
+    return {"name": name, "definition": {"type": root, "arguments": made, "output_type": output}}
+
+
+def test_actions_and_types_are_read():
+    sdl = read_sdl(
+        """
+        type Query { a(x: Int!, y: [[String!]]!): Out  b: [Out!]! }
+        extend type Mutation { c(in: In): Boolean }
+        scalar uuid
+        input In { x: Int, y: E = A }
+        type Out { id: uuid! }
+        enum E { A B }
+        """,
+        "actions.graphql",
+    )
+    assert sdl.actions == [
+        action("a", "query", "Out", ("x", "Int!"), ("y", "[[String!]]!")),
+        action("b", "query", "[Out!]!"),
+        action("c", "mutation", "Boolean", ("in", "In")),
+    ]
+    assert sdl.types == {
+        "scalars": [{"name": "uuid"}],
+        "input_objects": [{"name": "In", "fields": [{"name": "x", "type": "Int"}, {"name": "y", "type": "E"}]}],
+        "objects": [{"name": "Out", "fields": [{"name": "id", "type": "uuid!"}]}],
+        "enums": [{"name": "E", "values": [{"value": "A"}, {"value": "B"}]}],
+    }
+
+
+def test_descriptions_are_read():
+    sdl = read_sdl(
+        '''"""  two
+            lines
+          """ type T { "a\\n\\"b\\" \\u00e9" a: Int  """ with \\""" three """ b: Int  """ """ c: Int }
+        type Query { "not kept" a("kept" x: Int): Int }''',
+        "x",
+    )
+    assert sdl.types["objects"] == [
+        {
+            "name": "T",
+            "description": "two\n  lines".replace("  ", ""),
+            "fields": [
+                {"name": "a", "type": "Int", "description": 'a\n"b" é'},
+                {"name": "b", "type": "Int", "description": 'with """ three'},
+                {"name": "c", "type": "Int"},
+            ],
+        }
+    ]
+    assert sdl.actions == [action("a", "query", "Int", ("x", "Int", "kept"))]
+
+
+def test_what_has_no_place_is_named_with_its_line():
+    sdl = read_sdl(
+        """interface Node { id: ID }
+"of the root" type Query @a {
+  "of a" a(x: Int = 3 @b(c: {d: [1, "e", $f]})): T @deprecated(reason: "old")
+}
+type T implements & Node & Other { f(x: Int): Int }
+type Subscription { a: Int }
+""".replace("$f", "F"),
+        "x",
+    )
+    assert sdl.dropped == [
+        (1, "interface Node"), (2, "directive @a"), (2, "the description of Query"),
+        (3, "the default value of x"), (3, "directive @b"), (3, "directive @deprecated"), (3, "the description of a"),
+        (5, "implements"), (5, "the arguments of T.f"), (6, "type Subscription"),
+    ]  # fmt: skip
+    assert [one["name"] for one in sdl.actions] == ["a"]
+    assert [one["name"] for one in sdl.types["objects"]] == ["T"]
+
+
+def test_lines():
+    text = 'type Query {\n  a(\n    x: Int\n  ): T\n}\n\n"""d"""\ntype T {\n  b: Int\n}\n'
+    sdl = read_sdl(text, "x")
+    assert sdl.lines == {"actions": {("a",): 2, ("a", "x"): 3}, "types": {("T",): 8, ("T", "b"): 9}}
+
+
+@pytest.mark.parametrize("text", ["", " \n,\n", "# only a comment", "\ufeff"])
+def test_what_holds_nothing_is_empty(text):
+    """Upstream refuses a file of comments, and nobody is helped by that."""
+    assert read_sdl(text, "x")[:2] == ([], {"scalars": [], "input_objects": [], "objects": [], "enums": []})
+
+
+@pytest.mark.parametrize(("text", "place", "said"), [
+    ("type Query { a: }", ":1:17", "a name is expected, and } found"),
+    ("type Query {\n a: Int", ":2:8", "a name is expected, and the end found"),
+    ("type Query { a(x: Int: Int }", ":1:22", "a name is expected, and : found"),
+    ("type Query { a: [Int }", ":1:22", "] is expected"),
+    ("type Query { }", ":1:15", "} found"),
+    ("schema { query: Query }", ":1:1", "schema has no place"),
+    ("type A { x: Int }\nunion U = A", ":2:1", "union has no place"),
+    ("directive @x on FIELD", ":1:1", "directive has no place"),
+    ("extend type T { a: Int }", ":1:1", "only Query and Mutation"),
+    ("extend input I { a: Int }", ":1:1", "only Query and Mutation"),
+    ("query { a }", ":1:1", "query has no place"),
+    ("type Query { a: Int ; }", ":1:21", "';' means nothing"),
+    ('type Query { "a\n" a: Int }', ":1:14", "means nothing"),
+    ('type Query { "\\q" a: Int }', ":1:14", "an escape"),
+    ('"""never ends', ":1:", ""),
+    ("type Query { a(x: Int = ): Int }", ":1:25", "a value is expected"),
+    ("type Query { a: " + "[" * 10_000 + "Int" + "]" * 10_000 + " }", ":1:", "brackets"),
+    ("type Query { a(x: Int = " + "[" * 10_000 + "): Int }", ":1:", "brackets"),
+    ("{" * 10_000, ":1:1", "a name is expected"),
+])  # fmt: skip
+def test_what_is_no_graphql_is_named_with_its_place(text, place, said):
+    start = time.monotonic()
+    with pytest.raises(FileFailure) as caught:
+        read_sdl(text, "actions.graphql")
+    assert caught.value.place.startswith(f"actions.graphql{place}")
+    assert said in caught.value.message
+    assert time.monotonic() - start < 2
+
+
+def test_deep_text_is_read_quickly():
+    text = "type Query { " + " ".join(f"a{n}(x: Int, y: [String!]!): Out" for n in range(10_000)) + " }"
+    start = time.monotonic()
+    assert len(read_sdl(text, "x").actions) == 10_000
+    assert time.monotonic() - start < 5
+
+
+def test_it_is_written_as_upstream_writes_it():
+    actions = [
+        action("login", "mutation", "Session", ("name", "String!"), ("otp", "[Int!]", "six\ndigits")),
+        action("who", "query", "Session!"),
+    ]
+    types = {
+        "objects": [{"name": "Session", "description": "one", "fields": [{"name": "t", "type": "String!"}]}],
+        "enums": [{"name": "E", "values": [{"value": "A", "description": "a"}, {"value": "B"}]}],
+        "scalars": [{"name": "uuid"}, {"name": "s", "description": 'of """'}],
+        "input_objects": [{"name": "In", "fields": [{"name": "a", "type": "Int", "description": "x"}]}],
+    }
+    assert (
+        render_sdl(actions, types)
+        == '''\
+type Mutation {
+  login(
+    name: String!
+    """ six
+digits """ otp: [Int!]
+  ): Session
+}
+
+type Query {
+  who: Session!
+}
+
+scalar uuid
+
+""" of \\""" """ scalar s
+
+input In {
+  """ x """ a: Int
+}
+
+""" one """ type Session {
+  t: String!
+}
+
+enum E {
+  """ a """ A
+  B
+}
+
+'''
+    )
+
+
+NAMES = st.sampled_from(["a", "b", "_c", "Query1", "type", "input", "D2", "null", "true"])
+TYPE_TEXTS = st.recursive(
+    NAMES.map(str), lambda inner: st.one_of(inner.map("[{}]".format), inner.map("[{}]!".format)), max_leaves=3
+)
+# Whole descriptions, in blocks and in quotes; blanks around a block are not kept, so there are none.
+DESCRIPTIONS = st.text(st.sampled_from("ab \n\t\"\\#'é{}😀"), min_size=1, max_size=12).filter(lambda text: text.strip())
+
+
+def described(**parts):
+    return st.fixed_dictionaries(parts, optional={"description": DESCRIPTIONS})
+
+
+def unique(strategy, key="name", **sizes):
+    return st.lists(strategy, unique_by=lambda one: str(one[key]), max_size=3, **sizes)
+
+
+FIELDS = unique(described(name=NAMES, type=TYPE_TEXTS), min_size=1)
+ACTIONS = unique(st.fixed_dictionaries({"name": NAMES, "definition": st.fixed_dictionaries({
+    "type": st.sampled_from(["query", "mutation"]), "arguments": unique(described(name=NAMES, type=TYPE_TEXTS)),
+    "output_type": TYPE_TEXTS,
+})}))  # fmt: skip
+TYPES = st.fixed_dictionaries({
+    "scalars": unique(described(name=NAMES)),
+    "input_objects": unique(described(name=NAMES, fields=FIELDS)),
+    "objects": unique(described(name=NAMES, fields=FIELDS)),
+    "enums": unique(described(name=NAMES, values=unique(described(value=NAMES), "value", min_size=1))),
+})  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(ACTIONS, TYPES)
+def test_what_is_written_is_read_as_it_was(actions, types):
+    sdl = read_sdl(render_sdl(actions, types), "x")
+    assert sdl.actions == actions
+    assert sdl.types == types
+    assert sdl.dropped == []
+
+
+# What upstream's own program made of the same texts.
+
+
+def recorded(value):
+    """A recorded value without null descriptions: the server's export has none, and neither has reading."""
+    if isinstance(value, list):
+        return [recorded(item) for item in value]
+    if isinstance(value, dict):
+        return {key: recorded(item) for key, item in value.items() if not (key == "description" and item is None)}
+    return value
+
+
+def check_recorded(folder, graphql, wanted):
+    text = (GOLDEN / folder / graphql).read_text(encoding="utf-8")
+    sdl = read_sdl(text, graphql)
+    assert sdl.actions == recorded(wanted["actions"])
+    assert sdl.types == recorded(wanted["types"])
+    return render_sdl(sdl.actions, sdl.types)
+
+
+EDGE = "oracle-sdl-edge"
+# Texts that upstream refuses and we read, and why.
+READ_ANYWAY = {"comments-only.graphql": "a file of comments holds nothing, and upstream's parser wants something"}
+
+if GOLDEN.is_dir():
+
+    def test_recorded_actions_of_a_real_project():
+        written = check_recorded(
+            "oracle-sdl-aerie", "actions.graphql", recorded_json("oracle-sdl-aerie", "want.from.json")
+        )
+        assert written == (GOLDEN / "oracle-sdl-aerie" / "want.to.graphql").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("name", sorted(
+        path.name for path in (GOLDEN / EDGE).glob("*.graphql") if ".want." not in path.name
+    ))  # fmt: skip
+    def test_recorded_edges(name):
+        wanted = recorded_json(EDGE, name.replace(".graphql", ".want.from.json"))
+        if "error" in wanted and name not in READ_ANYWAY:
+            with pytest.raises(FileFailure):
+                read_sdl((GOLDEN / EDGE / name).read_text(encoding="utf-8"), name)
+        elif name not in READ_ANYWAY:
+            written = check_recorded(EDGE, name, wanted)
+            assert written == (GOLDEN / EDGE / name.replace(".graphql", ".want.to.graphql")).read_text(encoding="utf-8")
+
+    def test_every_recorded_text_of_actions_is_written_as_it_is():
+        for path in sorted(GOLDEN.rglob("actions.graphql")):
+            text = path.read_text(encoding="utf-8")
+            if "oracle" not in str(path) and text.strip():
+                sdl = read_sdl(text, str(path))
+                assert render_sdl(sdl.actions, sdl.types).rstrip() == text.rstrip()
+
+
+if REAL.is_dir():
+
+    def test_texts_of_real_projects_are_read():
+        for path in sorted(REAL.glob("*/metadata/actions.graphql")):
+            sdl = read_sdl(path.read_text(encoding="utf-8"), str(path))
+            assert read_sdl(render_sdl(sdl.actions, sdl.types), "x")[:2] == sdl[:2]
