@@ -197,6 +197,25 @@ def test_two_hosts_are_none(visit):
     assert " 403 " in raw(visit.proxy, head)
 
 
+@pytest.mark.parametrize("head", [
+    "\r\n\r\n", "x" * 100_000, "GET / HTTP/1.1\r\n" + "X: y\r\n" * 500 + "\r\n", "GET / HTTP/9.9\r\n\r\n",
+    "GET /\x00 HTTP/1.1\r\nHost: a b\r\n\r\n", "\x16\x03\x01\x02", "BREW / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /\r\n\r\n",
+])  # fmt: skip
+def test_garbage_harms_nobody(visit, engine, head):
+    before = len(engine.seen)
+    with socket.create_connection(("127.0.0.1", visit.proxy.port), timeout=10) as connection:
+        try:
+            connection.sendall(head.encode("latin-1"))
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+        except ConnectionError:
+            pass  # it was not read to its end
+    assert len(engine.seen) == before
+    assert visit.ask("GET", "/console").status == 200
+
+
 @pytest.mark.parametrize("target", ["http://evil.example/", "evil.example:443", "*"])
 def test_only_paths_are_asked_for(visit, target):
     own, cookie = visit.own["Host"], visit.own["Cookie"]
@@ -459,6 +478,18 @@ def test_ctrl_c_is_how_it_ends(console, number):
     assert SECRET not in err
 
 
+def test_it_ends_at_once_whatever_is_under_way(console):
+    running = console("--port", "0")
+    visitor = Visitor(running).enter()
+    channel = visitor.socket(origin=f"http://127.0.0.1:{running.port}")
+    download = visitor.begin("GET", "/api/rest/stream?size=100000000")
+    assert download.read(1)
+    began = time.monotonic()
+    assert running.end()[0] == 0
+    assert time.monotonic() - began < 5
+    channel.close()
+
+
 def test_changed_metadata_is_told_at_its_end(console, project):
     running = console("--port", "0", "--json")
     project.database.admin("CREATE TABLE notes ()")
@@ -610,6 +641,21 @@ def test_the_browser_is_given_a_file_and_not_the_link(serve, tmp_path):
     assert proxy.write_doorway(str(tmp_path / ".nself")) == path  # over one that was left behind
     Visitor(proxy).enter()
     assert os.listdir(tmp_path / ".nself" / "console") == [".gitignore"]
+
+
+@pytest.mark.parametrize("browser", [True, False])
+def test_what_opens_the_browser_is_tried_once_and_the_link_is_printed_anyway(project, tmp_path, browser):
+    program = tmp_path / "bin" / "xdg-open"
+    program.parent.mkdir()
+    if browser:
+        program.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
+        program.chmod(0o755)
+    env = {"DISPLAY": ":0", "PATH": f"{program.parent}:/usr/bin:/bin", "BROWSER": ""}
+    if not browser:
+        project.write(".nself", "no folder\n")  # so the page that leads there cannot be written
+    outcome = project.run("hasura", "console", "--port", "0", "--idle", "0.3", env=env).ok()
+    assert "token=" in outcome.err
+    assert ("in your browser" in outcome.err) == browser
 
 
 def test_a_browser_is_started_where_there_is_a_screen(tmp_path, monkeypatch):

@@ -132,9 +132,17 @@ def _invite(proxy, job, console):
     if proxy.port != job.port and job.port:
         console.note(f"port {job.port} is taken")
     mode = "read-only" if job.read_only else "read-write"
-    opened = job.browse and open_browser(proxy.write_doorway(job.folder))
+    opened = job.browse and _open_doorway(proxy, job.folder)
     place = "in your browser" if opened else "at this link, which works once"
     console.note(f"The console of {job.engine.where} ({mode}) opens {place}:\n  {proxy.link}\nCtrl-C ends it.")
+
+
+def _open_doorway(proxy, folder):
+    """Open a browser at a page that leads to the link; false where that cannot be written, or there is none."""
+    try:
+        return open_browser(proxy.write_doorway(folder))
+    except OSError:
+        return False
 
 
 def open_browser(path):

@@ -27,7 +27,7 @@ OURS = (
     ("X-Frame-Options", "DENY"),
     ("Content-Security-Policy", "frame-ancestors 'none'"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Referrer-Policy", "no-referrer"),
+    ("Referrer-Policy", "same-origin"),  # with none at all, a form's own Origin would be sent as null
 )
 
 UPGRADE = (("Connection", "Upgrade"), ("Upgrade", "websocket"))
