@@ -283,7 +283,7 @@ def test_what_the_engine_says(plain_project, engine):
     replace(engine, document(table("nowhere")))
     outcome = plain_project.run(*VALIDATE, "--json")
     assert outcome.code == 1
-    assert findings(outcome) == [("engine", "table", None, None)]
+    assert findings(outcome) == [("engine", "table", f"{METADATA}/databases/default/tables/tables.yaml", 1)]
     assert "nowhere" in plain_project.run(*VALIDATE).out
 
 

@@ -162,7 +162,7 @@ class _Run:
         self._finished(work, notices)
         broken = self.guard.broken(self.database) if self.guard and not self.guard.allowed else []
         if broken:
-            raise api_failure(work, self.guard.placed(broken), "is done and recorded, but it breaks the live API")
+            raise api_failure(work, self._placed(broken), "is done and recorded, but it breaks the live API")
 
     def _retry_or_raise(self, failed):
         work = failed.label
@@ -174,8 +174,11 @@ class _Run:
             )
             time.sleep(pause)
             return
-        placed = self.guard.placed if self.guard else None
-        raise stream_failure(self.database.where, work, failed, placed) from None
+        raise stream_failure(self.database.where, work, failed, self._placed) from None
+
+    def _placed(self, broken):
+        """The guard's rows with their places in the metadata files."""
+        return self.guard.placed(broken) if self.guard else broken
 
     def stop(self):
         """End the server's side of an interrupted run, so that nothing written ahead goes on."""
