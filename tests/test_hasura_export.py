@@ -723,9 +723,19 @@ if GOLDEN.is_dir():
         apply_files(folder, plan_files(folder, None, document))
         assert read_tree(folder).document == document
 
-    @pytest.mark.parametrize("case", ["projectv3", "projectv2"])
+    @pytest.mark.parametrize(
+        "case",
+        [
+            "pkg-metadata/projectv3",
+            "pkg-metadata/projectv2",
+            "pkg-migrate/projectv3",
+            "pkg-migrate/projectv2",
+            "pkg-deploy/projectV3",
+            "pkg-deploy/projectV2",
+        ],
+    )
     def test_recorded_projects_are_written_as_they_are(case):
-        tree = read_tree(str(GOLDEN / "pkg-metadata" / case / "metadata"))
+        tree = read_tree(str(GOLDEN / case / "metadata"))
         files = render_files(tree.document)
         assert {name: files[name] for name in tree.files} == tree.files
 
@@ -758,3 +768,38 @@ if REAL.is_dir():
         listed = next(text for file, text in files.items() if file.endswith("/tables.yaml"))
         before = tree.files[next(file for file in files if file.endswith("/tables.yaml"))]
         assert len(before.splitlines()) - len(listed.splitlines()) == 1, gone
+
+
+# Which test each recorded case is for.
+CASES = {
+    "obj-*-build-*": "test_hasura_tree.test_recorded_builds",
+    "full-build-*": "test_hasura_tree.test_recorded_builds",
+    "incomplete-v3-*": "test_hasura_tree.test_recorded_incomplete_directories",
+    "include-tags": "test_hasura_tree.test_recorded_includes",
+    "include-multi-source-json": "test_hasura_tree.test_recorded_single_files_say_what_the_directories_say",
+    "cmd-project-*": "test_hasura_tree.test_every_recorded_project_is_read",
+    "cmd-init": "test_recorded_new_projects",
+    "integration-v2": "test_hasura_tree.test_every_recorded_project_is_read",
+    "pkg-deploy": "test_recorded_projects_are_written_as_they_are",
+    "pkg-metadata": "test_recorded_projects_are_written_as_they_are",
+    "pkg-migrate": "test_recorded_projects_are_written_as_they_are",
+    "obj-*-export*": "test_recorded_exports",
+    "jsonyaml-order-t1": "test_hasura_yaml_style.test_a_recorded_single_file",
+    "oracle-sdl-*": "test_hasura_sdl.test_recorded_edges",
+    # Not files and documents.
+    "full-diff-t1": "a report of differences in dyff's form, for the comparison's tests",
+    "obj-allowlist-write-diff-t1": "a report of differences in dyff's form, for the comparison's tests",
+    "server-*": "exchanges with an engine, for the double's tests",
+}
+
+if GOLDEN.is_dir():
+
+    def test_every_recorded_case_is_for_some_test():
+        known = {case for pattern in CASES for case in cases(pattern)}
+        assert known == {name for name in cases("*") if (GOLDEN / name).is_dir()}
+
+    def test_recorded_new_projects():
+        for version in (2, 3):
+            wanted = GOLDEN / "cmd-init" / f"config-v{version}" / "metadata" / "version.golden.yaml"
+            document = {"version": 2, "tables": []} if version == 2 else {"version": 3}
+            assert render_files(document)["version.yaml"].strip() == wanted.read_text(encoding="utf-8").strip()

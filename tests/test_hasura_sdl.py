@@ -128,11 +128,12 @@ def test_what_is_no_graphql_is_named_with_its_place(text, place, said):
     assert time.monotonic() - start < 2
 
 
-def test_deep_text_is_read_quickly():
+def test_a_long_text_is_read_quickly():
     text = "type Query { " + " ".join(f"a{n}(x: Int, y: [String!]!): Out" for n in range(10_000)) + " }"
-    start = time.monotonic()
-    assert len(read_sdl(text, "x").actions) == 10_000
-    assert time.monotonic() - start < 5
+    for many in (text, text.replace("a1", "} type Query { b1")):
+        start = time.monotonic()
+        assert len(read_sdl(many, "x").actions) == 10_000
+        assert time.monotonic() - start < 10
 
 
 def test_it_is_written_as_upstream_writes_it():

@@ -609,6 +609,8 @@ if GOLDEN.is_dir():
         assert len(folders) >= 15
         for folder in folders:
             assert read_tree(str(folder)).document["version"] in (2, 3)
+        tree = read_tree(str(GOLDEN / "cmd-project-v1" / "migrations" / "metadata.yaml"))
+        assert (tree.kind, tree.document["version"]) == ("yaml", 2)
 
 
 if REAL.is_dir():

@@ -17,6 +17,7 @@ from nself_core.hasura.layout import (
     MEMBERS,
     SINGLE_FILE_ORDER,
     SOURCE_KEYS,
+    check_form,
     include,
     is_flat,
     place_source,
@@ -58,8 +59,8 @@ def plan_files(folder, tree, document, exact=False):
         document = lower(document)
     elif is_flat(document):
         raise FileFailure("metadata of version 2 has no place in files of version 3", "export into an empty directory")
-    planned = _Planned(tree, document, exact)
-    return planned.actions()
+    check_form(document)
+    return _Planned(tree, document, exact).actions()
 
 
 def _text_there(folder, file):
@@ -83,6 +84,7 @@ def lower(document):
     Its other parts (configuration, native queries, …) are the engine's to keep: what it is sent of version 2 does not
     touch them. Raises FileFailure where there are other sources, which it would drop.
     """
+    check_form(document)
     if "sources" not in document:
         return document
     others = [source.get("name") for source in document["sources"] if source.get("name") != "default"]
@@ -268,6 +270,8 @@ class _Planned:
 
     def _members(self, spec, key, written, old, new):
         """What stands under "tables" or "functions" of a source, None for nothing."""
+        if not isinstance(new.get(key, []), list):  # no engine gives that, and it is not for us to read
+            return new[key]
         if key not in new or (not new[key] and key not in written):
             if key not in written or (key == "functions" and old.get(key)):
                 return None

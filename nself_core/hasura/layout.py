@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from nself_core.failures import FileFailure
 from nself_core.hasura.actions import ordered, split
 from nself_core.hasura.sections import (
     ACTIONS,
+    CUSTOM_TYPES,
     DATABASES,
     FLAT,
     GRAPHQL,
@@ -42,6 +44,7 @@ def render_files(document):
     A document of version 2, with its tables at its top, gives a directory of config v2. Two objects whose names would
     be one file's have two files. Raises FileFailure for actions that GraphQL cannot hold.
     """
+    check_form(document)
     files = {VERSION: render(version_value(document))}
     if is_flat(document):
         for section in FLAT:
@@ -53,6 +56,21 @@ def render_files(document):
     listed, text = split(document)
     files.update({ACTIONS: render(listed), GRAPHQL: text})
     return files
+
+
+def check_form(document):
+    """Raise FileFailure where the sources, actions or custom types of a document are no lists of mappings.
+
+    No engine gives such, and there would be no saying which files they belong into.
+    """
+    types = document.get("custom_types")
+    lists = {"sources": document.get("sources"), "actions": document.get("actions")}
+    if types is not None and not isinstance(types, dict):
+        raise FileFailure("this is no metadata: its custom_types are not a mapping")
+    lists.update({kind: (types or {}).get(kind) for kind in CUSTOM_TYPES})
+    for key, ones in lists.items():
+        if ones is not None and not (isinstance(ones, list) and all(isinstance(one, dict) for one in ones)):
+            raise FileFailure(f"this is no metadata: its {key} are not a list of mappings")
 
 
 def is_flat(document):
@@ -98,7 +116,9 @@ def place_source(source, folder):
     entry = ordered(entry, SOURCE_KEYS)
     files: dict = {}
     for key in MEMBERS:
-        if key == "tables" or source.get(key):
+        if not isinstance(source.get(key, []), list):
+            entry[key] = source[key]
+        elif key == "tables" or source.get(key):
             list_file = f"{folder}/{key}/{key}.yaml"
             entry[key] = include(list_file, DATABASES)
             files.update(place_members(source.get(key) or [], key, list_file, Names()))

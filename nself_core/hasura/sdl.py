@@ -6,6 +6,7 @@ Upstream hands both to a program of its own on graphql-js 14; this is what it do
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import namedtuple
 
 from nself_core.failures import FileFailure
@@ -54,6 +55,8 @@ class _Reader:
         self._position = 0
         self._token = _Token("", "", 0)
         self._end = 0
+        self._open: list = []  # the parts of the definition under way, as (place, name, start, end)
+        self._breaks = [match.start() for match in re.finditer("\n", text)]
         self._found = Sdl(
             [], {kind: [] for kind in KINDS.values()}, {"actions": {}, "types": {}}, [], {"actions": {}, "types": {}}
         )
@@ -84,8 +87,8 @@ class _Reader:
         line, column = line_column(self._text, self._token.start if start is None else start)
         return FileFailure(f"this is not sound GraphQL: {what}", file=self._file, line=line, column=column)
 
-    def _line(self, start=None):
-        return self._text.count("\n", 0, self._token.start if start is None else start) + 1
+    def _line(self, start):
+        return bisect_left(self._breaks, start) + 1
 
     def _is(self, sign):
         return self._token.kind == "sign" and self._token.text == sign
@@ -129,13 +132,11 @@ class _Reader:
             self._close(begin)
 
     def _close(self, begin):
-        """Give the spans of one definition's parts the definition's own."""
-        for spans in self._found.spans.values():
-            for name, span in spans.items():
-                if span.block is None:
-                    spans[name] = Span(
-                        begin if span.start is None else span.start, span.end or self._end, (begin, self._end)
-                    )
+        """Give the parts of one definition the spans that are known at its end."""
+        for place, name, start, end in self._open:
+            span = Span(begin, self._end, (begin, self._end)) if start is None else Span(start, end, (begin, self._end))
+            self._found.spans[place].setdefault(name, span)
+        self._open.clear()
 
     def _type(self, word, name, description, start):
         if word == "type":
@@ -153,7 +154,7 @@ class _Reader:
 
     def _custom_type(self, word, name, description, start):
         self._found.lines["types"].setdefault((name,), self._line(start))
-        self._found.spans["types"].setdefault(name, Span(None, None, None))
+        self._open.append(("types", name, None, None))
         made = _described({"name": name}, description)
         if word == "enum":
             made["values"] = self._values(name)
@@ -168,7 +169,7 @@ class _Reader:
             if field.description:
                 self._drop(field.start, f"the description of {field.name}")
             self._found.lines["actions"].setdefault((field.name,), self._line(field.start))
-            self._found.spans["actions"].setdefault(field.name, Span(field.begin, field.end, None))
+            self._open.append(("actions", field.name, field.begin, field.end))
             for argument in field.arguments:
                 self._found.lines["actions"].setdefault((field.name, argument.name), self._line(argument.start))
             arguments = [_described({"name": one.name, "type": one.type}, one.description) for one in field.arguments]

@@ -94,10 +94,10 @@ class _Editor:
             entries.append(_Entry(name, dash, self._end(item, column), item))
             line = self._last_line(item) + 1
 
+        item_spec = below(spec, new, 0)
+
         def inner(entry):
-            return self.inside(
-                entry.node, below(spec, new, names[1].index(entry.name)), values[0][entry.name], values[1][entry.name]
-            )
+            return self.inside(entry.node, item_spec, values[0][entry.name], values[1][entry.name])
 
         def written(name):
             return render_item(values[1][name], column)
@@ -106,11 +106,12 @@ class _Editor:
 
     def _in_entries(self, entries, names, kept, inner, written):
         """The edits of a collection whose entries are to be `names`, in that order; None where they were in another."""
-        if not kept or [name for name in names if name in kept] != kept:
+        stays = set(kept)
+        if not kept or [name for name in names if name in stays] != kept:
             return None
         edits = []
         for entry in entries:
-            if entry.name not in names:
+            if entry.name not in stays:
                 if not self._is_first(entry.start):
                     return None
                 edits.append((self._line_start(entry.start), entry.end, ""))
@@ -120,13 +121,13 @@ class _Editor:
                 text = self._broken(written(entry.name).lstrip(" "))
                 inside = [(entry.start, entry.end, text if self._has_break(entry.end) else text.rstrip("\r\n"))]
             edits += inside
-        return self._with_new(entries, names, kept, written, edits)
+        return self._with_new(entries, names, stays, written, edits)
 
-    def _with_new(self, entries, names, kept, written, edits):
+    def _with_new(self, entries, names, stays, written, edits):
         ends = {entry.name: entry.end for entry in entries}
         at = None
         for name in names:
-            if name in kept:
+            if name in stays:
                 at = ends[name]
                 continue
             start = self._line_start(entries[0].start) if at is None else at
