@@ -315,6 +315,8 @@ SECRETS = {
     "remote_schemas": [{"name": "r", "definition": {"headers": [
         {"name": "x-hasura-admin-secret", "value": "hunter2ff"}, {"value": "hunter2gg"}]}}],
     "backend_configs": {"dataconnector": {"a": {"uri": "https://u:hunter2hh@h"}}},
+    "cron_triggers": [{"name": "c", "payload": {"api_token": "hunter2jj", "keys": [{"secret": ["hunter2kk"]}]}}],
+    "unheard_of": {"password": "hunter2ll"},
     "opentelemetry": {"exporter_otlp": {"headers": [{"name": "k", "value": "hunter2ii"}]}},
 }  # fmt: skip
 

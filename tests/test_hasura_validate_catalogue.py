@@ -6,6 +6,8 @@ import copy
 
 import pytest
 from bed.metadata_documents import golden_documents, many_tables
+from bed.projects import Project
+from bed.servers import Database as BedDatabase
 
 from nself_core.guard.requirements import placed_requirements, requirements
 from nself_core.hasura.lint_rules import RULES as LINT_RULES
@@ -57,20 +59,39 @@ def document(posts=(), functions=(), tables=()):
     return {"version": 3, "sources": [{"name": "other", "kind": "postgres", "tables": [{"table": "gone"}]}, source]}
 
 
-@pytest.fixture
-def ask(plain_project):
-    """ask(document) -> what is found, as (rule, the path from posts or the source on, message)."""
-    plain_project.database.admin(SCHEMA)
-    database = Database(load_settings(project=str(plain_project.root), environ={}), "test")
-    yield lambda document: [(finding.rule, shown(finding.path), finding.message)
-                            for finding in find_broken(database, document)]  # fmt: skip
+def opened(project):
+    """The Database of a project, as the program opens it."""
+    return Database(load_settings(project=str(project.root), environ={}), "test")
+
+
+def asked(database, document):
+    """What is found in a document, as (rule, the path from posts or the source on, message)."""
+    return [(found.rule, shown(found.path), found.message) for found in find_broken(database, document)]
+
+
+@pytest.fixture(scope="module")
+def filled(plain_server, tmp_path_factory):
+    """The database of SCHEMA on the plain server, for tests that only read it."""
+    made = BedDatabase(plain_server, "validate_catalogue")
+    plain_server.drop_database(made.name)
+    plain_server.create_database(made.name)
+    made.admin(SCHEMA)
+    database = opened(Project(tmp_path_factory.mktemp("validate") / "project", made, None))
+    yield database
     database.close()
+    plain_server.drop_database(made.name)
 
 
 @pytest.fixture
-def database(plain_project):
-    """The plain server's database, as the program asks it."""
-    database = Database(load_settings(project=str(plain_project.root), environ={}), "test")
+def ask(filled):
+    """ask(document) -> what is found in it beside SCHEMA; see `asked`."""
+    return lambda document: asked(filled, document)
+
+
+@pytest.fixture
+def empty(plain_project):
+    """An empty database on the plain server, as the program asks it."""
+    database = opened(plain_project)
     yield database
     database.close()
 
@@ -191,18 +212,30 @@ def test_what_is_found_in_a_tracked_function(ask, name, more, said):
     assert ask(document(functions=[(name, more)])) == [(rule, "functions.0", message) for rule, message in said]
 
 
-def test_a_one_to_one_relationship_by_the_far_key_wants_it_unique(ask, plain_project):
+@pytest.mark.versions
+def test_every_version_over_every_way_answers_alike(project):
+    project.database.admin(SCHEMA)
+    database = opened(project)
+    made = document({"select_permissions": rule(filter={"title": {"_eqq": 1}}), "is_enum": True},
+                    functions=[("many", {})])  # fmt: skip
+    assert [found[0] for found in asked(database, GOOD)] == ["missing-table"]
+    assert sorted(found[0] for found in asked(database, made)) == ["enum-table", "function-form", "unknown-operator"]
+    database.close()
+
+
+def test_a_one_to_one_relationship_by_the_far_key_wants_it_unique(empty, plain_project):
+    plain_project.database.admin(SCHEMA)
     users = {"table": "users", "object_relationships": [
         {"name": "profile", "using": key({"table": "profiles", "column": "user_id"})},
         {"name": "post", "using": key({"table": "posts", "columns": ["author_id"]})}]}  # fmt: skip
     made = document()
     made["sources"][1]["tables"][0] = users
-    assert ask(made) == [("not-unique", "tables.0.object_relationships.1",
+    assert asked(empty, made) == [("not-unique", "tables.0.object_relationships.1",
                           "several rows of public.posts (author_id) can answer, and one is taken")]  # fmt: skip
     plain_project.database.admin("CREATE UNIQUE INDEX ON posts (author_id) WHERE id > 5")
-    assert len(ask(made)) == 1
+    assert len(asked(empty, made)) == 1
     plain_project.database.admin("CREATE UNIQUE INDEX ON posts (author_id) INCLUDE (title)")
-    assert ask(made) == []
+    assert asked(empty, made) == []
 
 
 def test_relationships_from_elsewhere_are_told_at_their_place(ask):
@@ -262,11 +295,11 @@ def test_without_source_default_there_is_nothing_to_find(ask):
     assert ask({"version": 2, "tables": [{"table": "gone"}]}) == [("missing-table", "", "table public.gone is missing")]
 
 
-def test_recorded_documents_are_asked_of_an_empty_database(database):
+def test_recorded_documents_are_asked_of_an_empty_database(empty):
     """None of their tables is there: each is told once, and nothing else of it."""
     for _name, made in golden_documents():
         tables = {path for path, need in placed_requirements(made) if need.why == "tracked table"}
-        found = find_broken(database, made)
+        found = find_broken(empty, made)
         assert {finding.path for finding in found if finding.rule == "missing-table"} >= tables
         assert {finding.rule for finding in found} <= {"missing-table", "missing-function"}
 
@@ -282,7 +315,7 @@ def test_the_placed_requirements_are_the_guards():
             assert place is not made or "sources" not in made
 
 
-def test_many_tables_are_asked_in_two_questions(database, plain_project):
+def test_many_tables_are_asked_in_two_questions(empty, plain_project):
     columns = ", ".join(f"column_{number} text" for number in range(2, 12))
     plain_project.database.admin(
         "DO $$ BEGIN FOR n IN 0..399 LOOP EXECUTE format('CREATE TABLE table_%s (column_0 text PRIMARY KEY,"
@@ -293,16 +326,16 @@ def test_many_tables_are_asked_in_two_questions(database, plain_project):
         del entry["object_relationships"]
     broken = copy.deepcopy(made)
     broken["sources"][0]["tables"][123]["select_permissions"][1]["permission"]["columns"] = ["column_12"]
-    asked, rows = [], database.rows
+    questions, rows = [], empty.rows
 
     def counted(sql, **params):
-        asked.append(sql)
+        questions.append(sql)
         return rows(sql, **params)
 
-    database.rows = counted
-    assert [finding.path[3] for finding in find_broken(database, broken)] == [123]
-    assert len(asked) == 2
-    assert len(find_facts(database, made).relations) == 400
+    empty.rows = counted
+    assert [finding.path[3] for finding in find_broken(empty, broken)] == [123]
+    assert len(questions) == 2
+    assert len(find_facts(empty, made).relations) == 400
 
 
 def test_no_two_rules_have_one_name():

@@ -45,7 +45,7 @@ def merge(base, ours, theirs):
 
 def _shown(conflict, document):
     path, spec, sides = conflict
-    base, ours, theirs = (masked(spec, value) for value in sides)
+    base, ours, theirs = (masked(spec, value, path) for value in sides)
     return Conflict(path, base, ours, theirs, index_path(document, path))
 
 

@@ -378,11 +378,12 @@ def below(spec, value, key):
     if kind.form == "object":
         return keys_of(kind.item).get(key, UNKNOWN)
     if kind.form == "opaque":
-        return SECRET if isinstance(key, str) and _is_secret(key) else OPAQUE
+        return SECRET if isinstance(key, str) and sounds_secret(key) else OPAQUE
     return kind.item if isinstance(kind.item, Spec) else UNKNOWN
 
 
-def _is_secret(key):
+def sounds_secret(key):
+    """Whether a key of a part that the schema leaves open names a secret."""
     from nself_core.redaction import is_secret
 
     return is_secret(key) or key.lower() in ("authorization", "connection_string", "database_url", "jdbc_url")
