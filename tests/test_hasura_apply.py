@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 
 import jsonschema
@@ -29,13 +28,6 @@ from bed.little_server import LittleServer, reply
 from nself_core import shapes
 
 APPLY = ("hasura", "metadata", "apply")
-
-
-def closed_port():
-    """A port of this host that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture
@@ -246,15 +238,6 @@ def test_a_wrong_secret_is_exit_3(plain_project, engine, words):
     assert outcome.code == 3, outcome
     assert outcome.json()["error"]["code"] == "credentials_refused"
     assert "wrong-s3cret" not in outcome.out + outcome.err
-
-
-@pytest.mark.parametrize("words", COMMANDS, ids=IDS)
-def test_no_engine_is_exit_2(plain_project, engine, words):
-    nobody = {**settings_of(engine), "HASURA_GRAPHQL_ENDPOINT": f"http://127.0.0.1:{closed_port()}"}
-    plain_project.write_env({**plain_project.database.settings, **nobody})
-    outcome = plain_project.run(*words, "--json")
-    assert outcome.code == 2, outcome
-    assert outcome.json()["error"]["hint"]
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=IDS)

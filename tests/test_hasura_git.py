@@ -365,7 +365,7 @@ def many(count, *columns):
 
 @pytest.mark.parametrize("words", [PULL, ("hasura", "metadata", "export")], ids=["pull", "export"])
 def test_killed_in_the_middle_each_file_is_whole_and_the_next_run_completes(plain_project, engine, words):
-    count = 300
+    count = 180
     replace(engine, many(count, "id"))
     checked(plain_project, PULL).ok()
     git(plain_project, "add", "-A")
@@ -375,7 +375,7 @@ def test_killed_in_the_middle_each_file_is_whole_and_the_next_run_completes(plai
     running = plain_project.start(*words)
     folder = plain_project.root / METADATA / "databases/default/tables"
     seconds = 0.0
-    while running.poll() is None and "- name" not in (folder / "public_t0050.yaml").read_text() and seconds < 30:
+    while running.poll() is None and "- name" not in (folder / "public_t0030.yaml").read_text() and seconds < 30:
         time.sleep(0.002)
         seconds += 0.002
     os.killpg(running.pid, signal.SIGKILL)
