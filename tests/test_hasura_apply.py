@@ -176,6 +176,13 @@ def test_a_reload_meanwhile_changes_nothing_and_is_no_conflict(plain_project, en
     assert live(engine)[0] == BLOG
 
 
+def test_what_cannot_be_recorded_afterwards_is_a_warning(plain_project, engine):
+    plain_project.write(".nself", "no folder\n")
+    outcome = apply(plain_project).ok()
+    assert live(engine)[0] == BLOG
+    assert "this sync is not recorded" in outcome.json()["warnings"][0]
+
+
 # Secrets.
 
 

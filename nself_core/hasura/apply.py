@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from nself_core.failures import CheckFailed, Refused
+from nself_core.failures import CheckFailed, Failure, Refused
 from nself_core.hasura import comparison as comparisons
 from nself_core.hasura import verdict
 from nself_core.hasura.api import MetadataConflict, MetadataInconsistent
@@ -64,7 +64,7 @@ def perform(api, job, record):
         answer = _replace(api, job)
     except MetadataInconsistent as failure:
         raise _not_applied(local, failure) from None
-    version = _record(api, local.document, record)
+    version, unrecorded = _record(api, local.document, record)
     findings = verdict.find_places(local, answer["inconsistent_objects"])
     data = {
         "applied": True,
@@ -75,7 +75,7 @@ def perform(api, job, record):
     blocks = [comparisons.change_text(local, changes), *verdict.lines(findings)]
     counted = comparisons.count_text(changes)
     said = f"; {verdict.count_text(findings)}" if findings else ""
-    warnings = [_warning(item) for item in answer["warnings"]]
+    warnings = [*unrecorded, *(_warning(item) for item in answer["warnings"])]
     return Report(data, blocks, f"metadata applied to {api.endpoint}: {counted}{said}", warnings, 1 if findings else 0)
 
 
@@ -123,14 +123,17 @@ def _not_applied(local, failure):
 
 
 def _record(api, document, record):
-    """Record what both sides have now, and return its resource version.
+    """Record what both sides have now; returns its resource version and warnings.
 
     Where the engine's metadata is no longer what was sent, somebody has changed it since: what was sent is what both
-    had, under no version that could be told.
+    had, under no version that could be told. The metadata is applied, so what fails here is a warning.
     """
-    now = comparisons.read_live(api)
-    if find_changes(document, now.document):
-        record(document, None)
-        return None
-    record(now.document, now.version)
-    return now.version
+    try:
+        now = comparisons.read_live(api)
+        if find_changes(document, now.document):
+            record(document, None)
+            return None, []
+        record(now.document, now.version)
+        return now.version, []
+    except Failure as failure:
+        return None, [f"this sync is not recorded, so the next pull or push may ask more: {failure.message}"]

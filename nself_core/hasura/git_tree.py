@@ -6,7 +6,7 @@ import os
 from collections import namedtuple
 
 from nself_core import processes
-from nself_core.failures import CheckFailed, Unreachable
+from nself_core.failures import CheckFailed, FileFailure, Unreachable
 
 GIT_SECONDS = 120
 
@@ -118,11 +118,14 @@ def has_head(repository):
 
 
 def write_head(repository, folder):
-    """Write the tree's files, as HEAD has them, into `folder`, which must not be there yet; they are 0700's.
+    """Write the tree's files, as HEAD has them, into `folder`, which must not be there yet; they are for their owner alone.
 
     git's own index is not touched: a second one is used, beside the files.
     """
-    os.makedirs(folder, 0o700)
+    try:
+        os.makedirs(folder, 0o700)
+    except OSError as error:
+        raise FileFailure(f"this folder cannot be made: {error.strerror}", file=folder) from None
     index = {"GIT_INDEX_FILE": f"{folder}.index"}
     try:
         _checked(_git(repository.top, "read-tree", f"HEAD:{repository.prefix}", env=index))

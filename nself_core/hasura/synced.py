@@ -86,7 +86,10 @@ class Locked:
         import time
 
         make_own_folder(os.path.dirname(self._path))
-        self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise write_failure(error, LOCK) from None
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
             try:
@@ -103,9 +106,15 @@ class Locked:
 
 
 def make_own_folder(path):
-    """Make `.nself`, with a .gitignore in it: what stands there is no part of the project."""
+    """Make `.nself`, with a .gitignore in it: what stands there is no part of the project.
+
+    Raises FileFailure, and Unreachable where the disk is full.
+    """
     if not os.path.isdir(path):
-        os.makedirs(path, exist_ok=True)
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise write_failure(error, path) from None
         write_whole(os.path.join(path, ".gitignore"), b"*\n")
 
 
