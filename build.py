@@ -40,6 +40,7 @@ DEMO_COMMANDS = (
     ("backup", "--label", "demo"),
     ("restore", "--force", "--no-safety-backup"),
     ("list", "--counts"),
+    ("hasura", "metadata", "lint", "--ignore", "missing-limit", "--ignore", "no-filter"),
     ("shell", "--command", "SELECT code, name, symbol FROM np_currencies ORDER BY code"),
 )
 # Of the caller's environment, what a demo or an artefact may see: no setting of another project, no PG… variable.

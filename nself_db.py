@@ -149,6 +149,17 @@ IN_PLACE = option("--in-place", action="store_true", help="inside the database, 
 UNDO = option("--undo", action="store_true", help="put the database back that the last restore set aside")
 CLEAN = option("--clean", action="store_true", help="drop the databases that restores have set aside")
 
+ALLOW_INCONSISTENT = option(
+    "--allow-inconsistent", action="store_true", help="apply it also where the engine cannot use all of it"
+)
+DIFFERS = option("--exit-code", action="store_true", help="exit with 1 when anything differs")
+FROM_DATABASE = option("--from-database", action="store_true", help="read what Hasura has stored, without its engine")
+RULE = option("--rule", action="append", metavar="ID", help="look for this rule only; may be repeated")
+IGNORE = option("--ignore", action="append", metavar="ID", help="do not look for this rule; may be repeated")
+FIX = option("--fix", action="store_true", help="set right what can be set right without a question")
+FORCE_EXPORT = option("--force", action="store_true", help="overwrite files with uncommitted edits; copies are kept")
+FORCE_PULL = option("--force", action="store_true", help="take the engine's where both sides changed the same thing")
+FORCE_PUSH = option("--force", action="store_true", help="undo what changed in the engine; in prod, do not ask")
 CONSOLE_PORT = option("--port", type=port, metavar="PORT", help="the console's port on this computer (9695)")
 NO_BROWSER = option("--no-browser", action="store_true", help="print the link and open no browser")
 READ_ONLY = option("--read-only", action="store_true", help="let nothing through that changes anything (in prod)")
@@ -162,8 +173,10 @@ IDLE = option("--idle", type=seconds, metavar="S", help="end after S seconds wit
 GROUPS = {
     "migrate": "Apply, roll back, inspect and create schema migrations.",
     "seed": "Fill the database with reference and test data, in the order its tables need.",
-    "hasura": "Hasura's console and metadata.",
     "fixtures": "Sets of rows for tests, loaded in a transaction that is rolled back.",
+    "hasura": "Hasura's console, and its metadata in files, in the engine and in git.",
+    "hasura metadata": "Compare, apply, export and check Hasura's metadata.",
+    "hasura git": "Hasura's metadata between git and the engine.",
     "server": "The embedded server of a project that has no stack (NSELF_DB_ENGINE=embedded).",
 }
 
@@ -228,6 +241,26 @@ COMMANDS = (
         effect=WRITES, example="nself-db fixtures run --fixture basic-users -- pytest -q"),
     row("fixtures verify", "Check that fixture sets can be loaded.", FIXTURES,
         effect=WRITES, example="nself-db fixtures verify --fixture basic-users"),
+    row("hasura metadata apply", "Make the engine's metadata what the files say.",
+        ALLOW_INCONSISTENT, FORCE, CONFIRM,
+        effect=DESTROYS, example="nself-db hasura metadata apply --dry-run"),
+    row("hasura metadata export", "Make the files say what the engine has.", FROM_DATABASE, FORCE_EXPORT,
+        effect=WRITES, example="nself-db hasura metadata export"),
+    row("hasura metadata reload", "Have the engine read its metadata and the database anew.",
+        effect=WRITES, example="nself-db hasura metadata reload"),
+    row("hasura metadata diff", "Show what applying the files would change in the engine.", DIFFERS,
+        effect=READS, example="nself-db hasura metadata diff --exit-code"),
+    row("hasura metadata validate", "Check the files against Hasura's schema, the database and the engine.",
+        effect=READS, example="nself-db hasura metadata validate"),
+    row("hasura metadata lint", "Find what is allowed in metadata and seldom meant.", RULE, IGNORE, FIX,
+        effect=READS, example="nself-db hasura metadata lint --ignore missing-limit"),
+    row("hasura git status", "Show metadata files that are not committed, and whether the engine has what they say.",
+        effect=READS, example="nself-db hasura git status"),
+    row("hasura git pull", "Join what changed in the engine into the files.", FORCE_PULL,
+        effect=WRITES, example="nself-db hasura git pull"),
+    row("hasura git push", "Apply the files, unless the engine has changed since the last sync.",
+        ALLOW_INCONSISTENT, FORCE_PUSH, CONFIRM,
+        effect=DESTROYS, example="nself-db hasura git push --dry-run"),
     row("hasura console", "Open Hasura's console in the browser, through a proxy that keeps the admin secret.",
         CONSOLE_PORT, NO_BROWSER, READ_ONLY, CONSOLE_RW, IDLE,
         effect=WRITES, example="nself-db hasura console --port 9695"),
@@ -494,6 +527,85 @@ def fixtures_verify(ctx, args):
 
     plan = planning.plan_verify(ctx.settings, ctx.database, args.fixture)
     return ctx.execute(plan, ctx.fixture_performers())
+
+
+def hasura_metadata_apply(ctx, args):
+    from nself_core.hasura import apply, comparison
+
+    local = comparison.read_local(ctx.settings)
+    compared = comparison.compare(local, comparison.read_live(ctx.hasura))
+    return ctx.execute(apply.plan_apply(compared, args.allow_inconsistent), ctx.hasura_performers())
+
+
+def hasura_metadata_export(ctx, args):
+    from nself_core.hasura import comparison, sync
+
+    if args.from_database:
+        live, record = comparison.read_stored(ctx.database), None
+    else:
+        live = comparison.read_live(ctx.hasura)
+        record = sync.recorded(ctx.settings.env, ctx.hasura, live)
+    plan = sync.plan_export(sync.read_files(ctx.settings, args.force), live, record, args.force)
+    return ctx.execute(plan, ctx.hasura_performers())
+
+
+def hasura_metadata_reload(ctx, args):
+    from nself_core.hasura import verdict
+
+    return ctx.execute(verdict.plan_reload(ctx.hasura), ctx.hasura_performers())
+
+
+def hasura_metadata_diff(ctx, args):
+    from nself_core.hasura import comparison
+
+    local = comparison.read_local(ctx.settings)
+    return comparison.report(comparison.compare(local, comparison.read_live(ctx.hasura)), args.exit_code)
+
+
+def hasura_metadata_validate(ctx, args):
+    from nself_core.hasura import checking, comparison, validate_catalogue
+
+    return checking.validate(
+        comparison.read_local(ctx.settings),
+        lambda document: validate_catalogue.find_broken(ctx.database, document),
+        lambda: ctx.hasura.get_inconsistent_metadata()["inconsistent_objects"],
+    )
+
+
+def hasura_metadata_lint(ctx, args):
+    from nself_core.hasura import checking, comparison, sync
+
+    rules = checking.choose_rules(args.rule, args.ignore)
+    local = comparison.read_local(ctx.settings)
+    if not args.fix:
+        return checking.report_lint(local, rules)
+    files = sync.read_files(ctx.settings, False)
+    return ctx.execute(checking.plan_fix(files, rules), ctx.hasura_performers())
+
+
+def hasura_git_status(ctx, args):
+    from nself_core.hasura import git_status
+
+    return git_status.status(ctx.settings, ctx.hasura)
+
+
+def hasura_git_pull(ctx, args):
+    from nself_core.hasura import comparison, sync
+
+    files = sync.read_files(ctx.settings, False)
+    live = comparison.read_live(ctx.hasura)
+    record = sync.recorded(ctx.settings.env, ctx.hasura, live)
+    return ctx.execute(sync.plan_pull(files, live, record, args.force), ctx.hasura_performers())
+
+
+def hasura_git_push(ctx, args):
+    from nself_core.hasura import apply, comparison, sync
+
+    local = comparison.read_local(ctx.settings)
+    compared = comparison.compare(local, comparison.read_live(ctx.hasura))
+    if not args.force:
+        sync.check_push(compared, sync.read_base(ctx.settings, ctx.hasura))
+    return ctx.execute(apply.plan_apply(compared, args.allow_inconsistent), ctx.hasura_performers())
 
 
 def hasura_console(ctx, args):

@@ -16,7 +16,7 @@ class Target(namedtuple("Target", "env server database project_name")):
     """Where something is about to be destroyed.
 
     Fields: `env`, the environment's name; `server`, the host or container as people know it; `database`, its
-    name; `project_name`, what is to be typed in prod.
+    name, None where it is not a database; `project_name`, what is to be typed in prod.
     """
 
     __slots__ = ()
@@ -28,7 +28,7 @@ class Target(namedtuple("Target", "env server database project_name")):
 
     def lines(self, what):
         """The place and the loss, for people; `what` is a sequence of lines."""
-        where = f"environment {self.env}, {self.server}, database {self.database}"
+        where = f"environment {self.env}, {self.server}" + (f", database {self.database}" if self.database else "")
         titles = ["  what:  ", *["         "] * len(what)]
         return [f"  where: {where}", *map("".join, zip(titles, what))]
 

@@ -21,6 +21,7 @@ class Context:
         self.console = console
         self._settings = None
         self._databases = []
+        self._hasura = None
         self._reloads = False
 
     @property
@@ -68,7 +69,9 @@ class Context:
 
         if not self.settings.is_prod and not plan.asks_everywhere:
             return
-        target = Target(self.settings.env, self.database.where, self.database.name, self.settings.project_name)
+        where = plan.where or self.database.where
+        name = None if plan.where else self.database.name
+        target = Target(self.settings.env, where, name, self.settings.project_name)
         confirm(
             self.console,
             target,
@@ -248,6 +251,43 @@ class Context:
             "clone": lambda steps: clone.run(self.database, steps, console.note, console.progress, args.json),
             "verify": lambda steps: load.verify(self.database, steps),
         }
+
+    @property
+    def hasura(self):
+        """Hasura's engine of the chosen environment."""
+        if self._hasura is None:
+            from nself_core.hasura.reach import open_api
+
+            self._hasura = open_api(self.settings)
+        return self._hasura
+
+    def hasura_performers(self):
+        """What performs the steps of `hasura metadata` and `hasura git`."""
+        from nself_core.hasura import apply, checking, tree_writer, verdict
+
+        root = self.settings.root
+        return {
+            "metadata": lambda steps: apply.perform(self.hasura, steps[0].work, self._record_metadata),
+            "reload metadata": lambda _: verdict.reload(self.hasura, self.metadata_if_readable),
+            "lint": lambda steps: checking.look_again(self.settings, steps[0].work),
+            "tree": lambda steps: tree_writer.perform(root, [step.work for step in steps]),
+        }
+
+    def _record_metadata(self, document, version):
+        """Keep what both sides have after an apply."""
+        from nself_core.hasura import synced, tree_writer
+
+        base = synced.Base(self.hasura.get_catalog_state()["id"], version, document)
+        tree_writer.record(self.settings.root, self.settings.env, base)
+
+    def metadata_if_readable(self):
+        """The project's metadata files, or None: where they only say where something stands."""
+        from nself_core.hasura import comparison
+
+        try:
+            return comparison.read_local(self.settings)
+        except Failure:
+            return None
 
     def finish(self):
         """Let the sessions end while the report is written."""

@@ -34,6 +34,7 @@ UNSEEN = (
 )
 
 BOLD, RED, YELLOW, CYAN, DIM = "1", "1;31", "33", "36", "2"
+MARK_COLOURS = {"+": "32", "-": "31", "~": YELLOW}
 
 
 class Report(namedtuple("Report", "data blocks summary warnings exit_code", defaults=((), "", (), 0))):
@@ -61,6 +62,16 @@ class Table(namedtuple("Table", "columns rows aligns", defaults=(None,))):
         aligns = self.aligns or map(_natural_align, columns)
         shown = map(_column_lines, self.columns, columns, aligns)
         return ["  ".join(cells).rstrip() for cells in zip(*shown)]
+
+
+class Marked(str):
+    """A text whose lines begin with `+`, `-` or `~`, as a diff's do: on a terminal these have a colour."""
+
+    __slots__ = ()
+
+    def painted(self):
+        """The text with its lines' colours; a line without a mark is a title."""
+        return "\n".join(_paint(line, MARK_COLOURS.get(line[:1], BOLD)) for line in self.split("\n"))
 
 
 def _natural_align(values):
@@ -354,6 +365,8 @@ class Console:
         if is_terminal(self.stdout):
             # Into a file or a pipe a text goes as it is: a plan's SQL must be the SQL that runs.
             text = visible(text, keep="\n\t")
+        if isinstance(block, Marked) and self.colour_out:
+            text = Marked(text).painted()
         return text if text.endswith("\n") else text + "\n"
 
     def _redacted(self, rows):

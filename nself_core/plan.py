@@ -12,12 +12,12 @@ from nself_core.failures import Failure
 from nself_core.output import Report
 
 
-class Step(namedtuple("Step", "kind title sql mode destroys work", defaults=(None, None, False, None))):
+class Step(namedtuple("Step", "kind title sql mode destroys work detail", defaults=(None, None, False, None, None))):
     """One thing to do.
 
     `kind` names its performer ("migration", "sql", "file"…); `title`, one line for people; `sql`, the exact text that
     runs, None where it is none; `mode`, how it runs ("transaction", "no_transaction"…); `destroys`, whether data or
-    history may be lost; `work`, what the performer needs.
+    history may be lost; `work`, what the performer needs; `detail`, a text for people on what it would do.
     """
 
     __slots__ = ()
@@ -25,14 +25,16 @@ class Step(namedtuple("Step", "kind title sql mode destroys work", defaults=(Non
 
 class Plan(
     namedtuple(
-        "Plan", "steps warnings nothing data loses asks_everywhere", defaults=((), "nothing to do", None, (), False)
+        "Plan",
+        "steps warnings nothing data loses asks_everywhere where",
+        defaults=((), "nothing to do", None, (), False, None),
     )
 ):
     """Steps in order.
 
     `warnings`, texts found while planning; `nothing`, what to say when there is no step; `data`, the report's data
     before any step adds to it; `loses`, lines that name what will be destroyed, for the consent; `asks_everywhere`,
-    whether consent is wanted outside prod too.
+    whether consent is wanted outside prod too; `where`, the address it acts on where that is not the database.
     """
 
     __slots__ = ()
@@ -51,6 +53,8 @@ def show(plan):
         blocks.append(f"-- {step.title}{mode}")
         if step.sql:
             blocks.append(step.sql.rstrip("\n"))
+        if step.detail:
+            blocks.append(step.detail)
     data = {"plan": [_shown(step) for step in plan.steps]}
     count = len(plan.steps)
     summary = f"dry run: {count} step{'' if count == 1 else 's'}, nothing was changed" if count else plan.nothing
@@ -58,7 +62,8 @@ def show(plan):
 
 
 def _shown(step):
-    return {"kind": step.kind, "title": step.title, "mode": step.mode, "destroys": step.destroys, "sql": step.sql}
+    shown = {"kind": step.kind, "title": step.title, "mode": step.mode, "destroys": step.destroys, "sql": step.sql}
+    return shown if step.detail is None else {**shown, "detail": step.detail}
 
 
 def perform(plan, performers):

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 VERSION = "text"  # a migration's version is text: a bigint is not safe in every JSON reader
 
-PLAN = {"plan": [{"kind": "text", "title": "text", "mode": "text?", "destroys": "boolean", "sql": "text?"}]}
+PLAN = {
+    "plan": [
+        {"kind": "text", "title": "text", "mode": "text?", "destroys": "boolean", "sql": "text?", "detail?": "text"}
+    ]
+}
 
 STATE = ("applied", "pending", "out_of_order", "missing", "changed", "dirty")
 COUNTS = dict.fromkeys(STATE, "integer")
@@ -39,6 +43,20 @@ DROPPED = {
     "api_loses": ["text"],
     "forgotten": "integer",
 }
+
+PLACE = {"file": "text?", "line": "integer?"}
+FINDING = {"rule": "text", "message": "text", "path": ["any"], **PLACE}
+CHANGES = [
+    {"path": ["text"], "change": ("added", "removed", "changed"), "local": "any", "live": "any", **PLACE}
+]
+INCONSISTENT = [{"type": "text", "name": "text", "reason": "text", **PLACE}]
+APPLIED = {
+    "applied": "boolean",
+    "changes": CHANGES,
+    "inconsistent": INCONSISTENT,
+    "resource_version": "integer?",
+}
+WRITTEN = {"written": ["text"], "removed": ["text"], "copies": ["text"], "resource_version": "integer?"}
 
 DATA = {
     "migrate up": {"applied": RAN, "metadata?": METADATA},
@@ -142,6 +160,31 @@ DATA = {
         "exit_code?": "integer",
     },
     "fixtures verify": {"fixtures": [{"name": "text", "ok": "boolean", "error": "any"}]},
+    "hasura metadata apply": APPLIED,
+    "hasura metadata export": WRITTEN,
+    "hasura metadata reload": {"is_consistent": "boolean", "inconsistent": INCONSISTENT},
+    "hasura metadata diff": {"changes": CHANGES, "resource_version": "integer?"},
+    "hasura metadata validate": {
+        "asked": dict.fromkeys(("structure", "catalogue", "engine"), "boolean"),
+        "findings": [{"asked": ("structure", "catalogue", "engine"), **FINDING}],
+    },
+    "hasura metadata lint": {
+        "findings": [{**FINDING, "fixable": "boolean"}],
+        "written?": ["text"],
+        "removed?": ["text"],
+        "copies?": ["text"],
+    },
+    "hasura git status": {
+        "files": [{"file": "text", "state": "text"}],
+        "engine": {
+            "asked": "boolean",
+            "resource_version": "integer?",
+            "differs_from_head": "boolean?",
+            "differs_from_working_tree": "boolean?",
+        },
+    },
+    "hasura git pull": WRITTEN,
+    "hasura git push": APPLIED,
     "hasura console": {
         "endpoint": "text",
         "port": "integer",

@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from bed.hasura_projects import start_engine
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["seeds.md"]
+PAGES = ["seeds.md", "hasura.md"]
 BLOCK = re.compile(r"^```(?P<language>\w+)(?: (?P<path>\S+))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 EXIT_CODE = re.compile(r"\s+# exit code (\d+)$")
 
@@ -35,6 +36,7 @@ def commands(text):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page_run_as_it_says(page, plain_project):
+    engine = start_engine(plain_project) if page == "hasura.md" else None
     programs = os.path.dirname(sys.executable)  # where the extra `typescript` has put Node.js
     env = {"PATH": os.pathsep.join([programs, os.environ["PATH"]])}
     sessions = []
@@ -47,4 +49,7 @@ def test_the_examples_of_a_page_run_as_it_says(page, plain_project):
     for words, code, printed in sessions:
         assert words[0] == "nself-db"
         outcome = plain_project.run(*words[1:], env=env)
-        assert (outcome.code, outcome.out) == (code, printed), outcome
+        out = outcome.out.replace(engine.endpoint, "http://localhost:8080") if engine else outcome.out
+        assert (outcome.code, out) == (code, printed), outcome
+    if engine:
+        engine.close()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import shlex
 import socket
+import subprocess
 
 import jsonschema
 import pytest
 from bed.hasura_engine import Engine
+from bed.hasura_projects import FILES, write_files
 
 import nself_db
 from nself_core import shapes
@@ -43,6 +45,15 @@ CASES = {
     "fixtures run": ["--fixture", "one"],
     "fixtures verify": ["--fixture", "one"],
     "hasura console": ["--no-browser", "--port", "0", "--idle", "0.1"],
+    "hasura metadata apply": [],
+    "hasura metadata export": ["--force"],
+    "hasura metadata reload": [],
+    "hasura metadata diff": [],
+    "hasura metadata validate": [],
+    "hasura metadata lint": [],
+    "hasura git status": [],
+    "hasura git pull": [],
+    "hasura git push": [],
     "server status": [],
     "server stop": [],
 }
@@ -54,7 +65,10 @@ REMOTE_CASES = {
     "backup prune": ["--remote", "--keep-last", "1"],
     "restore": ["--remote", "--force", "--no-safety-backup"],
 }
-WITHOUT_SERVER = {"backup list", "backup verify", "migrate create", "server status", "server stop"}
+WITHOUT_SERVER = {
+    "backup list", "backup verify", "hasura metadata lint", "hasura metadata validate", "migrate create",
+    "server status", "server stop",
+}  # fmt: skip
 PATHS = [row.path for row in nself_db.COMMANDS]
 
 FINGERPRINT = """
@@ -68,9 +82,20 @@ FROM hdb_catalog.schema_migrations v LEFT JOIN nself_db.migrations m USING (vers
 """
 
 
+# Metadata of the project: it tracks the table of migration 1, of which the engine knows nothing yet.
+TREE = {
+    **{name: FILES[name] for name in ("version.yaml", "databases/databases.yaml")},
+    "databases/default/tables/tables.yaml": '- "!include public_np_a.yaml"\n',
+    "databases/default/tables/public_np_a.yaml": "table:\n  name: np_a\n  schema: public\n",
+}
+
+
 @pytest.fixture
 def engine(request, plain_project):
-    """An engine of Hasura's that the project's settings lead to, for the commands that are about one."""
+    """An engine of Hasura's that the project's settings lead to, for the commands that are about one.
+
+    With it the project has metadata files, in a git work tree.
+    """
     values = request.node.callspec.params.values()
     if not any(str(getattr(value, "path", value)).startswith("hasura ") for value in values):
         yield None
@@ -79,6 +104,8 @@ def engine(request, plain_project):
     with Engine(url) as running:
         hasura = {"HASURA_GRAPHQL_ENDPOINT": running.endpoint, "HASURA_GRAPHQL_ADMIN_SECRET": running.secret}
         plain_project.write_env({**plain_project.database.settings, **hasura})
+        write_files(plain_project, TREE)
+        subprocess.run(["git", "init", "-q"], cwd=plain_project.root, check=True)
         yield running
 
 
@@ -95,8 +122,9 @@ def ready(plain_project, engine):
 
 
 def state(project):
-    """What the database and the migrations folder hold, to be compared."""
-    files = sorted(path.name for path in (project.root / "migrations").iterdir())
+    """What the database and the project's folders hold, to be compared."""
+    places = [project.root / name for name in ("migrations", "hasura")]
+    files = sorted((str(path), path.stat().st_mtime_ns) for place in places for path in place.rglob("*.*"))
     return project.database.admin(FINGERPRINT), project.database.admin(BOOKKEEPING), files
 
 
@@ -213,7 +241,7 @@ def test_options_for_every_command_may_stand_before_it(path, ready):
     ready.run("--json", "--env", "dev", "db", *path.split(), *CASES[path]).ok().json()
 
 
-@pytest.mark.parametrize("path", ["migrate", "seed", "server", ""])
+@pytest.mark.parametrize("path", ["migrate", "seed", "server", "hasura", "hasura metadata", "hasura git", ""])
 def test_a_bare_group_prints_its_commands(path, run):
     outcome = run(*path.split()).ok()
     assert all(row.path in outcome.out and row.help in outcome.out for row in nself_db.below(path))

@@ -147,6 +147,19 @@ def test_people_are_shown_the_list_and_the_way_out(plain_blog):
     assert "--allow-inconsistent" in outcome.err
 
 
+def test_each_is_told_with_its_line_in_the_metadata_files(plain_blog):
+    plain_blog.write("hasura/metadata.json", json.dumps(BLOG, indent=2))
+    plain_blog.write_env({**plain_blog.database.settings, "HASURA_METADATA_DIR": "hasura/metadata.json"})
+    plain_blog.migration("2_breaks", "ALTER TABLE posts DROP COLUMN title;")
+    outcome = up(plain_blog)
+    assert outcome.code == 1
+    (row,) = outcome.json()["data"]["broken"]
+    lines = json.dumps(BLOG, indent=2).splitlines()
+    assert row["file"] == "hasura/metadata.json"
+    assert '"reader"' in "".join(lines[row["line"] - 1 : row["line"] + 1])
+    assert f"(hasura/metadata.json:{row['line']})" in outcome.json()["error"]["excerpt"]
+
+
 def test_files_before_it_are_kept_and_told(blog):
     blog.migration("2_fine", "CREATE TABLE fine ();")
     blog.migration("3_breaks", "DROP FUNCTION find_posts;")
@@ -544,6 +557,16 @@ def test_what_the_engine_finds_inconsistent_is_warned_of(plain_project, engine):
     document = told(plain_project)
     assert document["data"]["metadata"] == "inconsistent"
     assert document["warnings"] == ['Hasura: table: no such table/view exists in source: "posts"']
+
+
+def test_what_is_inconsistent_is_told_with_its_line_in_the_metadata_files(plain_project, engine):
+    lost = {"type": "table", "name": "table posts in source default", "reason": "no such table", "definition": "posts"}
+    settings_for(plain_project, engine(reply(body=json.dumps(
+        {"message": "success", "is_consistent": False, "inconsistent_objects": [lost]}))),
+        HASURA_METADATA_DIR="hasura/metadata.json")  # fmt: skip
+    plain_project.write("hasura/metadata.json", '{"version": 3, "sources": [{"name": "default", "kind": "postgres",\n'
+                        '"configuration": {}, "tables": [\n{"table": "posts"}]}]}')  # fmt: skip
+    assert told(plain_project)["warnings"] == ["Hasura: hasura/metadata.json:3: table: no such table"]
 
 
 def test_an_engine_that_does_not_say_what_is_inconsistent_is_warned_of(plain_project, engine):

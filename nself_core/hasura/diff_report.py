@@ -15,15 +15,22 @@ LINE = 100
 CONTEXT = 2
 
 
-def report_lines(changes):
-    """The lines of a report on diff.Changes: a title for each table, function or other object, its changes below."""
+def report_lines(changes, where=None):
+    """The lines of a report on diff.Changes: a title for each table, function or other object, its changes below.
+
+    Argument: `where(change)`, the place that a title tells of its group's first change; None tells none.
+    """
     groups: dict = {}
+    places: dict = {}
     for change in changes:
         title, rest = _grouped(change.path)
         groups.setdefault(title, []).append(change._replace(path=rest))
+        if where and title not in places:
+            places[title] = where(change)
     lines = []
     for title, members in groups.items():
-        lines += [title, *(line for change in members for line in _lines(change))]
+        place = f"  ({places[title]})" if places.get(title) else ""
+        lines += [title + place, *(line for change in members for line in _lines(change))]
     return lines
 
 

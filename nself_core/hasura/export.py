@@ -43,11 +43,12 @@ Keep = namedtuple("Keep", "file")
 Keep.__doc__ = "A file that stays as it is."
 
 
-def plan_files(folder, tree, document):
+def plan_files(folder, tree, document, exact=False):
     """What an export of `document` does with the files of a metadata tree: a list of Write, Keep and Remove.
 
     Arguments: `folder`, the tree's; `tree`, the Tree there, None where there is none yet: then the files are those of
-    Hasura's CLI, of config v3 (v2 for a document of version 2); `document`, the engine's. What is included stands in
+    Hasura's CLI, of config v3 (v2 for a document of version 2); `document`, the engine's; `exact`, whether
+    also what means the same is written as it stands in the document. What is included stands in
     the list before what includes it, and what is removed last, so that the files are a whole tree after each step.
     Raises FileFailure where the tree's kind has no place for something, and for actions that GraphQL cannot hold.
     """
@@ -60,7 +61,7 @@ def plan_files(folder, tree, document):
     elif is_flat(document):
         raise FileFailure("metadata of version 2 has no place in files of version 3", "export into an empty directory")
     check_form(document)
-    return _Planned(tree, document).actions()
+    return _Planned(tree, document, exact).actions()
 
 
 def plan_single(path, document):
@@ -111,10 +112,10 @@ def lower(document):
 class _Planned:
     """An export over one tree."""
 
-    def __init__(self, tree, document):
+    def __init__(self, tree, document, exact):
         self._tree = tree
         self._new = document
-        self._reshape = Reshape(tree)
+        self._reshape = Reshape(tree, exact)
         self._values: dict = {}  # of YAML files, in the order of the actions
         self._texts: dict = {}
         self._all_values: dict = {}

@@ -10,6 +10,7 @@ from collections import namedtuple
 
 from nself_core.failures import FileFailure, Unreachable
 from nself_core.guard.requirements import SOURCE, default_source, table_name
+from nself_core.hasura.sections import ACTIONS, DATABASES, FLAT, GRAPHQL, PLAIN, VERSION
 from nself_core.hasura.tree import read_text, read_tree
 from nself_core.hasura.yaml_values import YamlReader
 
@@ -83,6 +84,12 @@ def read_local_metadata(path, version=None):
     if not source.get("tables") and not source.get("functions"):
         return LocalMetadata(None, f"{path} tracks nothing in source {SOURCE}")
     return LocalMetadata(tree.document, "")
+
+
+def is_tree(folder):
+    """Whether a folder holds any file of a metadata directory."""
+    files = (VERSION, DATABASES, ACTIONS, GRAPHQL, *(section.file for section in (*PLAIN, *FLAT)))
+    return any(os.path.isfile(os.path.join(folder, *file.split("/"))) for file in files)
 
 
 def _holds_sources(folder):

@@ -7,7 +7,7 @@ new goes behind what it stands behind in the new document.
 from __future__ import annotations
 
 from nself_core.failures import FileFailure
-from nself_core.hasura.diff import differences
+from nself_core.hasura.diff import differences, same
 from nself_core.hasura.identity import entry_names
 from nself_core.hasura.layout import Names, include, member_name
 from nself_core.hasura.objects import below, kind_of
@@ -44,10 +44,12 @@ class Reshape:
     """New values in the shape of one tree.
 
     Attributes: `values`, the new value of each YAML file that is reached through an include, with includes as texts;
-    `texts`, that of other included files.
+    `texts`, that of other included files. With `exact`, a value stays as it is written only where it is the same, its
+    order included, and not already where it means the same.
     """
 
-    def __init__(self, tree):
+    def __init__(self, tree, exact=False):
+        self._exact = exact
         self.values: dict = {}
         self.texts: dict = {}
         self._tree = tree
@@ -63,7 +65,7 @@ class Reshape:
         Arguments: `spec`, of both values; `written`, as it stands in its file; `old`, that with its includes replaced;
         `file`, its file where includes are followed.
         """
-        if means_same(spec, old, new):
+        if self._stays(spec, old, new):
             return written
         target = self._target(written, file)
         if target is not None:
@@ -73,6 +75,9 @@ class Reshape:
         if isinstance(written, list) and isinstance(new, list):
             return self._list(spec, written, old, new, file)
         return new
+
+    def _stays(self, spec, old, new):
+        return same(old, new) if self._exact else means_same(spec, old, new)
 
     def _target(self, written, file):
         """The file that an include means, None for what is none."""
@@ -119,7 +124,7 @@ class Reshape:
         written, old, new = lists
         before = {name: index for index, name in enumerate(entry_names(kind, old))}
         after = dict(zip(entry_names(kind, new), new))
-        names = in_order([*before], [*after]) if kind.form == "set" else [*after]
+        names = [*after] if self._exact or kind.form != "set" else in_order([*before], [*after])
         made = []
         for name in names:
             index = before.get(name)
@@ -137,7 +142,7 @@ class Reshape:
         Arguments as `value` takes them; `key`, "tables" or "functions". A new one gets a file where the others have
         one, or where there are none yet.
         """
-        if means_same(spec, old, new):
+        if self._stays(spec, old, new):
             return written
         target = self._target(written, file)
         if target is not None:

@@ -30,7 +30,19 @@ def perform(settings):
         warning = f"Hasura's metadata was not reloaded: {failure.message}; {later}"
         return Report({"metadata": "not_reloaded"}, (), "", [warning])
     if not answer.get("is_consistent", True):
-        objects = [f"{item.get('type')}: {item.get('reason')}" for item in answer.get("inconsistent_objects") or ()]
+        objects = _inconsistent(settings, answer.get("inconsistent_objects") or ())
         warnings = [f"Hasura: {text}" for text in objects or ["its metadata is inconsistent"]]
         return Report({"metadata": "inconsistent"}, (), "metadata reloaded", warnings)
     return Report({"metadata": "reloaded"}, (), "metadata reloaded")
+
+
+def _inconsistent(settings, objects):
+    """A line for each object that the engine leaves out, with its file and line in the project's metadata."""
+    from nself_core.hasura import comparison, verdict
+
+    try:
+        local = comparison.read_local(settings) if objects else None
+    except Failure:
+        local = None
+    findings = verdict.find_places(local, objects)
+    return [f"{finding.place}{finding.type}: {finding.reason}" for finding in findings]

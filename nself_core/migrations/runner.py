@@ -162,7 +162,7 @@ class _Run:
         self._finished(work, notices)
         broken = self.guard.broken(self.database) if self.guard and not self.guard.allowed else []
         if broken:
-            raise api_failure(work, broken, "is done and recorded, but it breaks the live API")
+            raise api_failure(work, self._placed(broken), "is done and recorded, but it breaks the live API")
 
     def _retry_or_raise(self, failed):
         work = failed.label
@@ -174,7 +174,11 @@ class _Run:
             )
             time.sleep(pause)
             return
-        raise stream_failure(self.database.where, work, failed) from None
+        raise stream_failure(self.database.where, work, failed, self._placed) from None
+
+    def _placed(self, broken):
+        """The guard's rows with their places in the metadata files."""
+        return self.guard.placed(broken) if self.guard else broken
 
     def stop(self):
         """End the server's side of an interrupted run, so that nothing written ahead goes on."""
@@ -229,11 +233,15 @@ class _Run:
         return Report(self.data(), lines, summary, self.warnings)
 
 
-def stream_failure(where, work, failed):
-    """The failure that shows a StatementFailed of a transactional file; nothing of the file was kept."""
+def stream_failure(where, work, failed, placed):
+    """The failure that shows a StatementFailed of a transactional file; nothing of the file was kept.
+
+    Argument: `placed(rows)`, gives the guard's rows their places in the metadata files.
+    """
     error, script = failed.error, work.script
     if failed.index == CLOSING and error.sqlstate == BROKEN_SQLSTATE:
-        return api_failure(work, json.loads(error.detail or "[]"), "would break the live API; nothing of it was kept")
+        broken = placed(json.loads(error.detail or "[]"))
+        return api_failure(work, broken, "would break the live API; nothing of it was kept")
     if failed.index == CLOSING and is_unproven(error):
         return MigrationFailed(
             "the file ended the transaction it ran in, or gave up the migration lock; it is not recorded",

@@ -1,0 +1,137 @@
+"""What git says of the metadata files: what is not committed, and what was committed last."""
+
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+
+from nself_core import processes
+from nself_core.failures import CheckFailed, FileFailure, Unreachable
+
+GIT_SECONDS = 120
+
+# Of git status' two letters (index, working tree); the first that fits.
+STATES = (
+    ("??", "untracked"),
+    ("!!", "ignored"),
+    ("U", "conflicted"),
+    ("AA", "conflicted"),
+    ("DD", "conflicted"),
+    ("D", "deleted"),
+    ("A", "added"),
+    ("", "modified"),
+)
+
+
+class Repository(namedtuple("Repository", "folder name top prefix")):
+    """The git work tree around a metadata tree.
+
+    Fields: `folder`, the tree's, absolute; `name`, the one file in it where the tree is a single file, else None;
+    `top`, the work tree's root; `prefix`, the folder relative to that, with a slash at its end, empty at the root.
+    """
+
+    __slots__ = ()
+
+
+def find_repository(path):
+    """The Repository around a metadata directory or file; None where there is no git, or no work tree.
+
+    Argument: `path`, absolute; it need not exist. Raises Unreachable where git is there and cannot say.
+    """
+    if processes.find_program("git") is None:
+        return None
+    folder, name = os.path.split(path) if os.path.isfile(path) else (path, None)
+    found = _git(_existing(folder), "rev-parse", "--is-inside-work-tree", "--show-toplevel")
+    if found.code:
+        if "not a git repository" in found.err:
+            return None
+        raise _git_failure(found)
+    inside, _, top = found.out.partition("\n")
+    if inside != "true":
+        return None
+    top = top.removesuffix("\n")
+    inner = os.path.relpath(os.path.realpath(folder), os.path.realpath(top))
+    return Repository(folder, name, top, "" if inner == "." else inner.replace(os.sep, "/") + "/")
+
+
+def require_repository(path):
+    """The same, but no Repository is a failure: Unreachable without git, CheckFailed outside of a work tree."""
+    if processes.find_program("git") is None:
+        raise Unreachable("the program git was not found", "install git, or put it on PATH")
+    found = find_repository(path)
+    if found is None:
+        raise CheckFailed(f"{path} is in no git work tree", "make one: git init")
+    return found
+
+
+def _existing(folder):
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _git(folder, *arguments, env=None):
+    """Run git in a folder; it takes no lock that it can do without, and runs no program that watches files."""
+    settings = {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(env or {})}
+    argv = ["git", "--literal-pathspecs", "-c", "core.fsmonitor=false", *arguments]
+    return processes.run(argv, processes.child_env(settings), timeout=GIT_SECONDS, cwd=folder)
+
+
+def _checked(done):
+    if done.code:
+        raise _git_failure(done)
+    return done.out
+
+
+def _git_failure(done):
+    lines = [line.removeprefix("fatal: ") for line in done.err.splitlines() if line.strip()]
+    return Unreachable(f"git could not answer: {lines[0] if lines else f'exit code {done.code}'}")
+
+
+def changed_files(repository):
+    """Which files of the tree are not as HEAD has them: {path relative to the tree: state}.
+
+    A state is untracked, ignored, conflicted, deleted, added or modified.
+    """
+    words = ("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--ignored=traditional")
+    if not os.path.isdir(repository.folder):
+        place = repository.top, repository.prefix
+    else:
+        place = repository.folder, repository.name or "."
+    text = _checked(_git(place[0], *words, "--", place[1]))
+    found = {}
+    for entry in filter(None, text.split("\0")):
+        file = entry[3:]
+        if file.startswith(repository.prefix):
+            found[file[len(repository.prefix) :]] = _state(entry[:2])
+    return found
+
+
+def _state(letters):
+    return next(state for mark, state in STATES if mark in letters)
+
+
+def has_head(repository):
+    """Whether anything of the tree is committed."""
+    spot = f"HEAD:{repository.prefix}{repository.name or ''}"
+    return _git(repository.top, "cat-file", "-e", spot).code == 0
+
+
+def write_head(repository, folder):
+    """Write the tree's files, as HEAD has them, into `folder`, which must not be there yet; they are for their owner alone.
+
+    git's own index is not touched: a second one is used, beside the files.
+    """
+    try:
+        os.makedirs(folder, 0o700)
+    except OSError as error:
+        raise FileFailure(f"this folder cannot be made: {error.strerror}", file=folder) from None
+    index = {"GIT_INDEX_FILE": f"{folder}.index"}
+    try:
+        _checked(_git(repository.top, "read-tree", f"HEAD:{repository.prefix}", env=index))
+        words = ["--all"] if repository.name is None else ["--", repository.name]
+        # git's `--prefix` is put before each name as it is: the slash at its end makes it a folder.
+        _checked(_git(repository.top, "checkout-index", f"--prefix={folder}{os.sep}", *words, env=index))
+    finally:
+        if os.path.lexists(index["GIT_INDEX_FILE"]):
+            os.unlink(index["GIT_INDEX_FILE"])

@@ -1,0 +1,244 @@
+"""Plans of what goes from the engine into the files, and whether what goes the other way would lose anything.
+
+An export makes the files say what the engine has. A pull joins what changed on both sides since the last synced state,
+and leaves what both changed to a person.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+
+from nself_core.failures import FileFailure, Refused
+from nself_core.hasura import apply
+from nself_core.hasura import comparison as comparisons
+from nself_core.hasura.diff import find_changes
+from nself_core.hasura.export import Keep, Remove, Write, lower, plan_files
+from nself_core.hasura.git_tree import changed_files, find_repository
+from nself_core.hasura.identity import is_flat
+from nself_core.hasura.merge import merge
+from nself_core.hasura.project import find_metadata, is_tree
+from nself_core.hasura.synced import FILE, Base, read_synced
+from nself_core.hasura.tree import read_text, read_tree
+from nself_core.hasura.tree_writer import Change, Recorded, digest, is_ours
+from nself_core.hasura.yaml_style import render
+from nself_core.plan import Plan, Step
+
+Files = namedtuple("Files", "path folder shown local synced")
+Files.__doc__ = """A project's metadata files.
+
+`path`, what the settings name; `folder`, the tree's, and how it is `shown`; `local`, the Local, None where there is
+none yet; `synced`, the project's Synced."""
+
+SHOWN_FILES = 10
+SINGLE = (".json", ".yaml", ".yml")
+
+
+def read_files(settings, anew):
+    """The Files of a project. `anew`, whether what cannot be read counts as not there: it is to be overwritten.
+
+    Raises FileFailure otherwise.
+    """
+    path, version = find_metadata(settings)
+    folder = os.path.dirname(path) if path.endswith(SINGLE) else path
+    shown = comparisons.shown_path(folder, settings.root)
+    local = None
+    if os.path.isfile(path) or is_tree(path):
+        try:
+            local = comparisons.Local(read_tree(path, version), comparisons.shown_path(path, settings.root))
+        except FileFailure:
+            if not anew:
+                raise
+    return Files(path, folder, shown, local, read_synced(settings.root))
+
+
+def read_base(settings, api):
+    """The Base of the active environment and its engine, or None."""
+    return read_synced(settings.root).base(settings.env, engine_id(api))
+
+
+def engine_id(api):
+    """What tells one engine's metadata from another's."""
+    return api.get_catalog_state()["id"]
+
+
+def recorded(env, api, live):
+    """The Recorded by which a plan keeps what the engine has."""
+    return Recorded(env, Base(engine_id(api), live.version, live.document))
+
+
+# What is about to be done with the files.
+
+
+def plan_export(files, live, record, force):
+    """The Plan of `hasura metadata export`.
+
+    Arguments: `files`, Files; `live`, a Live; `record`, the Recorded of it, or None; `force`, whether files with
+    uncommitted edits are overwritten too. Raises Refused where there are such and they are not.
+    """
+    changes = _file_changes(files, live.document)
+    repository = find_repository(files.path)
+    unsaved = unsaved_files(repository, changes, files.synced)
+    if unsaved and repository is not None and not force:
+        raise Refused(
+            f"{_files_text(unsaved)} {'differ' if len(unsaved) > 1 else 'differs'} from HEAD and would be overwritten;"
+            " nothing was changed",
+            "commit them; or join both with: nself-db hasura git pull; or give --force, which keeps copies of them",
+            data={"files": unsaved},
+        )
+    return _plan(files, changes, unsaved, record, live)
+
+
+def plan_pull(files, live, record, force):
+    """The Plan of `hasura git pull`; arguments as for plan_export.
+
+    Raises Refused, with the conflicts, where both sides changed the same thing and `force` is not given; with it the
+    engine's counts.
+    """
+    local, document, conflicts = files.local, live.document, []
+    base = files.synced.base(record.env, record.base.engine)
+    if local is not None:
+        document, conflicts = _merged(local, base, local.document, live.document)
+    if conflicts and not force:
+        raise _conflicts(local, live, conflicts)
+    if conflicts:
+        document, _ = _merged(local, base, live.document, local.document)
+    changes = _file_changes(files, document)
+    unsaved = unsaved_files(find_repository(files.path), changes, files.synced)
+    warnings = [f"the engine's was taken: {_conflict_title(local, conflict)}" for conflict in conflicts]
+    return _plan(files, changes, unsaved, record, live)._replace(warnings=warnings)
+
+
+def _merged(local, base, ours, theirs):
+    """What merge.merge makes of `ours` and `theirs` since a Base (or None); for a tree of version 2, of that."""
+    sides = [base.document if base is not None else {}, ours, theirs]
+    if is_flat(local.document):
+        sides = [lower(side) for side in sides]
+    return merge(*sides)
+
+
+def _file_changes(files, document):
+    """A Change for each file that is written or removed."""
+    tree = files.local and files.local.tree
+    if tree is None and files.path.endswith(SINGLE):
+        return [_first_single(files, document)]
+    actions = [item for item in plan_files(files.folder, tree, document) if not isinstance(item, Keep)]
+    touched = {item.file for item in actions} | set(tree.files if tree else ())
+    left = [Remove(file, _text_of(files, file)) for file in _leftovers(files) if file not in touched]
+    return [change_of(files, item) for item in [*actions, *left]]
+
+
+def _first_single(files, document):
+    """The Change that writes a single file, which was not there."""
+    import json
+
+    name = os.path.basename(files.path)
+    before = read_text(files.path) if os.path.lexists(files.path) else None
+    is_json = name.endswith(".json")
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n" if is_json else render(document)
+    return change_of(files, Write(name, text, before))
+
+
+def change_of(files, action):
+    """The Change that an export.Write or Remove of the tree is."""
+    return Change(files.folder, f"{files.shown}/{action.file}", action)
+
+
+def _text_of(files, file):
+    return read_text(os.path.join(files.folder, *file.split("/")))
+
+
+def _leftovers(files):
+    """The files that a run was to remove and, being ended, has not."""
+    prefix = f"{files.shown}/"
+    found = [
+        shown[len(prefix) :]
+        for shown, wanted in files.synced.pending.items()
+        if wanted is None and shown.startswith(prefix)
+    ]
+    return [file for file in found if os.path.isfile(os.path.join(files.folder, *file.split("/")))]
+
+
+def unsaved_files(repository, changes, synced):
+    """The files whose present text would be gone: neither committed nor written by an export or a pull."""
+    there = [change for change in changes if change.before is not None and not is_ours(synced, change)]
+    if repository is not None and there:
+        uncommitted = changed_files(repository)
+        there = [change for change in there if change.file in uncommitted]
+    return [change.shown for change in there]
+
+
+def _files_text(files):
+    if len(files) <= SHOWN_FILES:
+        return ", ".join(files)
+    return f"{', '.join(files[:SHOWN_FILES])} and {len(files) - SHOWN_FILES} more"
+
+
+def _plan(files, changes, unsaved, record, live):
+    steps = file_steps(changes, unsaved)
+    if record is not None and not _is_recorded(files.synced, record):
+        title = f"record the metadata of {live.where} as the last synced state in {FILE}"
+        steps.append(Step("tree", title, work=record))
+    data = {"written": [], "removed": [], "copies": [], "resource_version": live.version}
+    return Plan(steps, (), f"nothing to write: {files.shown} has the metadata of {live.where}", data)
+
+
+def file_steps(changes, unsaved):
+    """The steps of Changes; of the files in `unsaved` a copy is kept."""
+    return [_step(change, change.shown in unsaved) for change in changes]
+
+
+def _step(change, is_unsaved):
+    verb = "write" if change.text is not None else "remove"
+    kept = "; a copy of its uncommitted text is kept" if is_unsaved else ""
+    return Step("tree", f"{verb} {change.shown}{kept}", work=change._replace(keep=is_unsaved))
+
+
+def _is_recorded(synced, record):
+    base = synced.base(record.env, record.base.engine)
+    return base is not None and base.version == record.base.version and digest(base.document) == digest(
+        record.base.document
+    )  # fmt: skip
+
+
+# Conflicts, and what a push would lose.
+
+
+def _conflicts(local, live, conflicts):
+    rows = [
+        {"path": [*item.path], "base": item.base, "local": item.ours, "live": item.theirs, **local.place(item.place)}
+        for item in conflicts
+    ]
+    count = len(conflicts)
+    return Refused(
+        f"{count} thing{' was' if count == 1 else 's were'} changed both here and in {live.where}; nothing was written",
+        "make the files say what you want of them and push that (git push --force), or pull with --force to take the"
+        " engine's",
+        data={"conflicts": rows},
+        excerpt="\n".join(_conflict_title(local, item) for item in conflicts),
+        file=rows[0]["file"],
+        line=rows[0]["line"],
+    )
+
+
+def _conflict_title(local, conflict):
+    place = local.place(conflict.place)
+    where = f"{place['file']}:{place['line']}: " if place["file"] else ""
+    return where + " ".join(conflict.path)
+
+
+def check_push(comparison, base):
+    """Raise apply.MetadataMoved where the engine has something since `base` (a Base or None) that a push would undo."""
+    local, live, _ = comparison
+    if base is not None and base.version is not None and base.version == live.version:
+        return
+    document, conflicts = _merged(local, base, local.document, live.document)
+    undone = find_changes(document, local.document)
+    if not undone and not conflicts:
+        return
+    if base is None:
+        what = f"nothing tells what {live.where} and {local.shown} last had in common, and both differ"
+        raise apply.moved(what, [change for change in comparison.changes if change.live is not None])
+    raise apply.moved(
+        f"the metadata of {live.where} was changed since the last sync", find_changes(live.document, base.document)
+    )

@@ -1,0 +1,172 @@
+"""What both sides last had: the engine's metadata as it was at the last pull, export, apply or push.
+
+It stands in `.nself/hasura-base.json`, one entry an environment. An entry counts only for the engine it was made with,
+which is known by the id of its catalogue: one that was made anew has lost what the entry says it had.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+
+from nself_core.failures import FileFailure, LockHeld, Unreachable
+
+FOLDER = ".nself"
+FILE = f"{FOLDER}/hasura-base.json"
+LOCK = f"{FOLDER}/hasura.lock"
+LOCK_SECONDS = 10
+
+Base = namedtuple("Base", "engine version document")
+Base.__doc__ = """One environment's last synced state: the `engine`'s id, the resource `version` (None where it is not
+known) and the metadata `document`."""
+
+
+class Synced:
+    """The file of one project. `bases` are Bases by environment; `written`, the SHA-256 of each file that an export or
+    a pull wrote, by its path from the root; `pending`, those that one is about to write, and None for each file that it
+    is about to remove.
+    """
+
+    def __init__(self, root):
+        self.path = os.path.join(root, *FILE.split("/"))
+        self.bases: dict = {}
+        self.written: dict = {}
+        self.pending: dict = {}
+
+    def base(self, env, engine):
+        """The Base of an environment, None where there is none or it is another engine's."""
+        found = self.bases.get(env)
+        return found if found is not None and found.engine == engine else None
+
+    def save(self):
+        """Write the file whole; it may hold what the metadata holds, so nobody else may read it."""
+        import json
+
+        document = {
+            "bases": {env: base._asdict() for env, base in self.bases.items()},
+            "written": self.written,
+            "pending": self.pending,
+        }
+        write_whole(self.path, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"), 0o600)
+
+
+def read_synced(root):
+    """The Synced of a project; empty where there is no file. Raises FileFailure for one that is damaged."""
+    import json
+
+    synced = Synced(root)
+    try:
+        with open(synced.path, "rb") as file:
+            document = json.loads(file.read())
+    except FileNotFoundError:
+        return synced
+    except OSError as error:
+        raise FileFailure(f"this cannot be read: {error.strerror}", file=FILE) from None
+    except ValueError:
+        document = None
+    try:
+        synced.bases = {env: Base(**entry) for env, entry in document["bases"].items()}
+        synced.written, synced.pending = dict(document["written"]), dict(document["pending"])
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise FileFailure(
+            "this is not what nself-db wrote", "remove it: the next pull or export makes it anew", file=FILE
+        ) from None
+    return synced
+
+
+class Locked:
+    """While it lasts, no other run writes metadata files or the synced state of this project. Raises LockHeld."""
+
+    def __init__(self, root):
+        self._path = os.path.join(root, *LOCK.split("/"))
+        self._handle = -1
+
+    def __enter__(self):
+        import fcntl
+        import time
+
+        make_own_folder(os.path.dirname(self._path))
+        try:
+            self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise write_failure(error, LOCK) from None
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return self
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(self._handle)
+                    raise LockHeld("another run is writing metadata files of this project", "try again") from None
+                time.sleep(0.05)
+
+    def __exit__(self, *_):
+        os.close(self._handle)
+
+
+def make_own_folder(path):
+    """Make `.nself`, with a .gitignore in it: what stands there is no part of the project.
+
+    Raises FileFailure, and Unreachable where the disk is full.
+    """
+    if not os.path.isdir(path):
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise write_failure(error, path) from None
+        write_whole(os.path.join(path, ".gitignore"), b"*\n")
+
+
+def write_whole(path, data, mode=None):
+    """Write a file under a temporary name beside it, bring it to disk, and only then give it its name.
+
+    Arguments: `data`, bytes; `mode`, its permissions, None for those of the file that it replaces. Raises FileFailure,
+    and Unreachable where the disk is full.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _write(temporary, data, _mode_of(path) if mode is None else mode)
+        os.replace(temporary, path)
+        sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise write_failure(error, path) from None
+    finally:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+
+
+def _write(path, data, mode):
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode)
+    with open(handle, "wb") as file:
+        if mode is not None:
+            os.fchmod(handle, mode)
+        file.write(data)
+        file.flush()
+        os.fsync(handle)
+
+
+def _mode_of(path):
+    try:
+        return os.stat(path).st_mode & 0o7777
+    except FileNotFoundError:
+        return None
+
+
+def sync_folder(path):
+    """Bring a folder's names to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_failure(error, path):
+    """The failure that an OSError of writing or removing a file is."""
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unreachable("the disk is full", file=path)
+    return FileFailure(f"cannot be written: {error.strerror}", file=path)

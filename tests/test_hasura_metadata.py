@@ -1,0 +1,390 @@
+"""`hasura metadata export`, `reload` and `diff`: what is written, removed and left, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import jsonschema
+import pytest
+from bed.hasura_projects import (
+    BLOG,
+    FILES,
+    METADATA,
+    POSTS,
+    POSTS_FILE,
+    SCHEMA,
+    document,
+    files_of,
+    live,
+    permission,
+    replace,
+    start_engine,
+    table,
+    write_files,
+)
+
+from nself_core import shapes
+
+EXPORT = ("hasura", "metadata", "export")
+DIFF = ("hasura", "metadata", "diff")
+RELOAD = ("hasura", "metadata", "reload")
+BASE = ".nself/hasura-base.json"
+
+
+@pytest.fixture
+def engine(plain_project):
+    """An engine over the plain project's database, whose metadata is that of the files."""
+    plain_project.database.admin(SCHEMA)
+    with start_engine(plain_project) as engine:
+        write_files(plain_project)
+        replace(engine, BLOG)
+        yield engine
+
+
+def checked(project, words, *arguments, **options):
+    """The outcome of a command with --json, whose document has the documented shape."""
+    outcome = project.run(*words, "--json", *arguments, **options)
+    schema = shapes.document_schema(" ".join(words)) if outcome.code == 0 else None
+    if schema is not None:
+        jsonschema.validate(outcome.json(), shapes.plan_schema() if "--dry-run" in arguments else schema)
+    return outcome
+
+
+def git(project, *arguments):
+    """Run git in the project, as a person of its own would."""
+    who = ("-c", "user.name=Test", "-c", "user.email=test@example.test")
+    env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    done = subprocess.run(["git", *who, *arguments], cwd=project.root, env=env, capture_output=True, check=True)
+    return done.stdout.decode()
+
+
+def commit(project):
+    git(project, "init", "-q")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "state")
+
+
+# export
+
+
+@pytest.mark.servers("url-psql-15", "url-psql-17")
+def test_an_export_makes_a_whole_tree_where_there_is_none(project):
+    project.database.admin(SCHEMA)
+    with start_engine(project) as engine:
+        replace(engine, BLOG)
+        data = checked(project, EXPORT).ok().json()["data"]
+        assert f"{METADATA}/databases/default/tables/public_posts.yaml" in data["written"]
+        assert data["resource_version"] == live(engine)[1]
+        assert "nothing to write" in checked(project, EXPORT).ok().err
+        assert checked(project, DIFF).ok().json()["data"]["changes"] == []
+        base = json.loads((project.root / BASE).read_text())["bases"]["dev"]
+        assert (base["document"], base["version"]) == live(engine)
+    assert (project.root / BASE).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_the_same_keeps_its_file_and_its_comments(plain_project, engine):
+    before = files_of(plain_project)
+    data = checked(plain_project, EXPORT).ok().json()["data"]
+    assert (data["written"], data["removed"]) == ([], [])
+    assert files_of(plain_project) == before
+
+
+def test_only_what_changed_is_written_and_what_is_gone_removed(plain_project, engine):
+    commit(plain_project)
+    replace(engine, document(table("posts", select_permissions=[permission("user", "id", "title", "body")])))
+    data = checked(plain_project, EXPORT).ok().json()["data"]
+    tables = f"{METADATA}/databases/default/tables"
+    assert sorted(data["written"]) == [f"{tables}/public_posts.yaml", f"{tables}/tables.yaml"]
+    assert data["removed"] == [f"{tables}/public_authors.yaml"]
+    assert "public_authors" not in "".join(files_of(plain_project))
+    assert checked(plain_project, DIFF).ok().json()["data"]["changes"] == []
+
+
+def test_dry_run_lists_the_files_and_writes_none(plain_project, engine):
+    replace(engine, document(POSTS))
+    before = files_of(plain_project)
+    plan = checked(plain_project, EXPORT, "--dry-run").ok().json()["data"]["plan"]
+    titles = [step["title"] for step in plan]
+    assert f"write {METADATA}/databases/default/tables/tables.yaml; a copy of its uncommitted text is kept" in titles
+    assert any(title.startswith(f"remove {METADATA}/databases/default/tables/public_authors.yaml") for title in titles)
+    assert files_of(plain_project) == before
+    assert not (plain_project.root / ".nself").exists()
+
+
+@pytest.fixture
+def edited(plain_project, engine):
+    """The project, committed, with an edit of a person's that is not; the engine has something else."""
+    commit(plain_project)
+    plain_project.write(POSTS_FILE, FILES["databases/default/tables/public_posts.yaml"] + "  # mine\n")
+    replace(engine, document(table("authors"), table("posts", select_permissions=[permission("user", "id")])))
+    return plain_project
+
+
+def test_an_uncommitted_edit_is_not_overwritten(edited):
+    before = files_of(edited)
+    outcome = checked(edited, EXPORT)
+    assert outcome.code == 4
+    assert outcome.json()["data"]["files"] == [POSTS_FILE]
+    assert "git pull" in outcome.json()["error"]["hint"]
+    assert files_of(edited) == before
+
+
+def test_with_force_it_is_and_a_copy_is_kept(edited):
+    mine = (edited.root / POSTS_FILE).read_text()
+    data = checked(edited, EXPORT, "--force").ok().json()["data"]
+    assert data["written"] == [POSTS_FILE]
+    (copy,) = data["copies"]
+    assert (edited.root / copy).read_text() == mine
+    assert (edited.root / copy).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_an_export_wrote_may_be_overwritten_by_the_next(plain_project, engine):
+    commit(plain_project)
+    for columns in (["id"], ["id", "body"]):
+        replace(engine, document(table("authors"), table("posts", select_permissions=[permission("user", *columns)])))
+        assert checked(plain_project, EXPORT).ok().json()["data"]["written"] == [POSTS_FILE]
+
+
+def test_an_untracked_file_counts_as_an_edit(plain_project, engine):
+    git(plain_project, "init", "-q")
+    replace(engine, document(POSTS))
+    assert checked(plain_project, EXPORT).code == 4
+
+
+def test_the_stored_metadata_is_exported_without_an_engine(plain_project, engine):
+    replace(engine, document(POSTS))
+    engine_gone = {"HASURA_GRAPHQL_ENDPOINT": "http://127.0.0.1:1"}
+    data = checked(plain_project, EXPORT, "--from-database", env=engine_gone).ok().json()["data"]
+    assert data["removed"] == [f"{METADATA}/databases/default/tables/public_authors.yaml"]
+
+
+def test_a_database_without_hasura_is_told(plain_project):
+    outcome = checked(plain_project, EXPORT, "--from-database")
+    assert outcome.code == 1
+    assert "keeps no metadata" in outcome.json()["error"]["message"]
+
+
+def test_files_that_cannot_be_read_are_overwritten_with_force_only(plain_project, engine):
+    plain_project.write(POSTS_FILE, "table: [\n")
+    assert checked(plain_project, EXPORT).code == 1
+    checked(plain_project, EXPORT, "--force").ok()
+    assert checked(plain_project, DIFF).ok().json()["data"]["changes"] == []
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "metadata.yaml"])
+def test_a_single_file_is_made_and_then_changed(plain_project, engine, name):
+    single = {"HASURA_METADATA_DIR": f"hasura/{name}"}
+    assert checked(plain_project, EXPORT, env=single).ok().json()["data"]["written"] == [f"hasura/{name}"]
+    assert checked(plain_project, DIFF, env=single).ok().json()["data"]["changes"] == []
+    replace(engine, document(POSTS))
+    (change,) = checked(plain_project, DIFF, env=single).ok().json()["data"]["changes"]
+    assert change["file"] == f"hasura/{name}"
+    checked(plain_project, EXPORT, env=single).ok()
+    assert checked(plain_project, DIFF, env=single).ok().json()["data"]["changes"] == []
+
+
+def test_a_damaged_base_says_what_to_do(plain_project, engine):
+    plain_project.write(BASE, "[]")
+    outcome = checked(plain_project, EXPORT)
+    assert outcome.code == 1
+    assert outcome.json()["error"]["file"] == BASE
+
+
+# diff
+
+
+def test_no_difference(plain_project, engine):
+    outcome = plain_project.run(*DIFF).ok()
+    assert outcome.out == f"{METADATA} and {engine.endpoint} have the same metadata\n"
+
+
+def test_a_difference_in_both_directions(plain_project, engine):
+    more = table("authors", select_permissions=[permission("guest", "name")])
+    replace(engine, document(more, table("posts", select_permissions=[permission("user", "title", "id", "body")])))
+    data = checked(plain_project, DIFF).ok().json()["data"]
+    assert [(change["path"][3:], change["change"]) for change in data["changes"]] == [
+        (["public.authors", "select_permissions", "guest"], "removed"),
+        (["public.posts", "select_permissions", "user", "permission", "columns"], "changed"),
+    ]
+    assert (data["changes"][1]["file"], data["changes"][1]["line"]) == (POSTS_FILE, 8)
+    assert data["changes"][1]["local"] == ["id", "title"]
+    text = plain_project.run(*DIFF).ok().out
+    assert f"source default, table public.posts  ({POSTS_FILE}:8)\n" in text
+    assert text.splitlines()[-1] == f"{METADATA} against {engine.endpoint}: 1 changed, 1 removed"
+
+
+def test_exit_code_tells_a_difference(plain_project, engine):
+    assert checked(plain_project, DIFF, "--exit-code").code == 0
+    replace(engine, document(POSTS))
+    outcome = checked(plain_project, DIFF, "--exit-code")
+    assert outcome.code == 1
+    assert outcome.json()["data"]["changes"]
+    assert checked(plain_project, DIFF).code == 0
+
+
+# reload
+
+
+def test_reload_of_what_is_consistent(plain_project, engine):
+    assert checked(plain_project, RELOAD).ok().json()["data"] == {"is_consistent": True, "inconsistent": []}
+
+
+def test_reload_tells_what_is_inconsistent_by_file_and_line(plain_project, engine):
+    plain_project.database.admin("ALTER TABLE posts DROP COLUMN title; DROP TABLE authors CASCADE")
+    outcome = checked(plain_project, RELOAD)
+    assert outcome.code == 1
+    found = {(item["type"], item["file"], item["line"]) for item in outcome.json()["data"]["inconsistent"]}
+    authors = f"{METADATA}/databases/default/tables/public_authors.yaml"
+    assert found == {("table", authors, 1), ("select_permission", POSTS_FILE, 6)}
+    assert f"{POSTS_FILE}:6: " in plain_project.run(*RELOAD).out
+
+
+def test_reload_where_there_are_no_files(plain_project, engine):
+    plain_project.database.admin("ALTER TABLE posts DROP COLUMN title")
+    outcome = checked(plain_project, RELOAD, env={"HASURA_METADATA_DIR": "elsewhere"})
+    assert outcome.code == 1
+    assert outcome.json()["data"]["inconsistent"][0]["file"] is None
+
+
+# validate
+
+VALIDATE = ("hasura", "metadata", "validate")
+NOBODY = {"HASURA_GRAPHQL_ENDPOINT": "http://127.0.0.1:1", "NSELF_DB_URL": "postgresql://nobody@127.0.0.1:1/none"}
+
+
+def findings(outcome):
+    """What of a run's findings tells them apart."""
+    return [(row.get("asked"), row["rule"], row["file"], row["line"]) for row in outcome.json()["data"]["findings"]]
+
+
+def test_nothing_is_wrong(plain_project, engine):
+    outcome = checked(plain_project, VALIDATE).ok()
+    data = outcome.json()["data"]
+    assert data == {"asked": {"structure": True, "catalogue": True, "engine": True}, "findings": []}
+    assert outcome.err == f"nothing wrong with {METADATA}, by structure, catalogue and engine\n"
+
+
+@pytest.mark.servers("url-psql-15", "url-psql-17")
+def test_what_the_database_does_not_have(project):
+    project.database.admin(SCHEMA)
+    with start_engine(project) as engine:
+        replace(engine, BLOG)
+        text = FILES["databases/default/tables/public_posts.yaml"].replace("- title", "- headline")
+        write_files(project, {**FILES, "databases/default/tables/public_posts.yaml": text})
+        outcome = project.run(*VALIDATE, "--json")
+    assert outcome.code == 1
+    assert findings(outcome) == [("catalogue", "missing-column", POSTS_FILE, 10)]
+    assert "headline" in outcome.json()["data"]["findings"][0]["message"]
+
+
+def test_what_the_engine_says(plain_project, engine):
+    replace(engine, document(table("nowhere")))
+    outcome = plain_project.run(*VALIDATE, "--json")
+    assert outcome.code == 1
+    assert findings(outcome) == [("engine", "table", f"{METADATA}/databases/default/tables/tables.yaml", 1)]
+    assert "nowhere" in plain_project.run(*VALIDATE).out
+
+
+def test_the_structure_is_checked_without_any_server(plain_project, engine):
+    plain_project.write(POSTS_FILE, "table:\n  name: posts\n  schema: public\nselect_permissions:\n  - role: 12\n")
+    outcome = plain_project.run(*VALIDATE, "--json", env=NOBODY)
+    assert outcome.code == 1
+    assert {row[:3] for row in findings(outcome)} == {
+        ("structure", "missing-key", POSTS_FILE), ("structure", "wrong-kind", POSTS_FILE),
+    }  # fmt: skip
+    assert outcome.json()["data"]["asked"] == {"structure": True, "catalogue": False, "engine": False}
+
+
+def test_what_could_not_be_asked_is_said(plain_project, engine):
+    outcome = checked(plain_project, VALIDATE, env=NOBODY).ok()
+    warnings = outcome.json()["warnings"]
+    assert [warning.split(":")[0] for warning in warnings] == [
+        "the catalogue was not asked", "the engine was not asked",
+    ]  # fmt: skip
+    assert outcome.err.endswith(f"nothing wrong with {METADATA}, by structure\n")
+
+
+def test_a_wrong_secret_is_not_passed_over(plain_project, engine):
+    assert plain_project.run(*VALIDATE, env={"HASURA_GRAPHQL_ADMIN_SECRET": "wrong"}).code == 3
+
+
+# lint
+
+LINT = ("hasura", "metadata", "lint")
+UNTIDY = """# what everybody reads
+table:
+  name: posts
+  schema: public
+select_permissions:
+  - role: user
+    permission:
+      columns:
+        - id
+        - id
+      filter: {}
+  - role: guest
+    permission:
+      columns: []
+      filter:
+        $and: []
+"""
+
+
+@pytest.fixture
+def untidy(plain_project):
+    """A project whose metadata has something for many rules; no engine, and no server that is asked."""
+    write_files(plain_project)
+    plain_project.write(POSTS_FILE, UNTIDY)
+    plain_project.write(f"{METADATA}/databases/default/tables/public_old.yaml", "table:\n  name: old\n")
+    return plain_project
+
+
+def test_findings_have_their_rule_and_line(untidy):
+    outcome = untidy.run(*LINT, "--json", env=NOBODY)
+    assert outcome.code == 1
+    found = {(row["rule"], row["line"], row["fixable"]) for row in outcome.json()["data"]["findings"]}
+    assert {("duplicate-entry", 10, True), ("no-filter", 11, False), ("deprecated", 15, True)} <= found
+    assert ("orphan-file", 1, False) in found
+    text = untidy.run(*LINT).out
+    assert f"{POSTS_FILE}:10: an entry of columns stands there already (duplicate-entry)\n" in text
+
+
+def test_only_one_rule_and_all_but_one(untidy):
+    one = untidy.run(*LINT, "--json", "--rule", "no-filter").json()["data"]["findings"]
+    assert {row["rule"] for row in one} == {"no-filter"}
+    others = untidy.run(*LINT, "--json", "--ignore", "no-filter").json()["data"]["findings"]
+    assert "no-filter" not in {row["rule"] for row in others}
+    assert checked(untidy, LINT, "--rule", "unused-collection").ok().json()["data"] == {"findings": []}
+
+
+def test_an_unknown_rule_names_the_nearest(untidy):
+    outcome = untidy.run(*LINT, "--json", "--rule", "nofilter")
+    assert outcome.code == 1
+    assert outcome.json()["error"] == {
+        "code": "usage", "message": "there is no rule 'nofilter'", "hint": "did you mean no-filter?", "exit_code": 1,
+    }  # fmt: skip
+
+
+def test_fix_sets_right_what_means_the_same(untidy):
+    git(untidy, "init", "-q")
+    before = untidy.run(*LINT, "--json").json()["data"]["findings"]
+    outcome = untidy.run(*LINT, "--fix", "--json")
+    data = outcome.json()["data"]
+    assert data["written"] == [POSTS_FILE]
+    assert (untidy.root / data["copies"][0]).read_text() == UNTIDY
+    assert (outcome.code, data["findings"]) == (1, untidy.run(*LINT, "--json").json()["data"]["findings"])
+    assert not [row for row in data["findings"] if row["fixable"]]
+    assert len(data["findings"]) < len(before)
+    text = (untidy.root / POSTS_FILE).read_text()
+    assert text.startswith("# what everybody reads\n")
+    assert text.index("guest") < text.index("user")
+    assert "_and" in text
+
+
+def test_fix_under_dry_run_shows_the_files(untidy):
+    outcome = untidy.run(*LINT, "--fix", "--dry-run", "--json").ok()
+    jsonschema.validate(outcome.json(), shapes.plan_schema())
+    assert outcome.json()["data"]["plan"][0]["title"].startswith(f"write {POSTS_FILE}")
+    assert (untidy.root / POSTS_FILE).read_text() == UNTIDY
