@@ -7,7 +7,7 @@ new goes behind what it stands behind in the new document.
 from __future__ import annotations
 
 from nself_core.failures import FileFailure
-from nself_core.hasura.diff import differences
+from nself_core.hasura.diff import differences, same
 from nself_core.hasura.identity import entry_names
 from nself_core.hasura.layout import Names, include, member_name
 from nself_core.hasura.objects import below, kind_of
@@ -18,6 +18,11 @@ from nself_core.hasura.yaml_values import INCLUDE, YamlReader
 def means_same(spec, one, other):
     """Whether two values of an objects.Spec mean the same."""
     return one is other or next(differences(spec, one, other), None) is None
+
+
+def is_exact(_spec, one, other):
+    """Whether two values are the same but for the order of keys, as `means_same` is asked."""
+    return same(one, other)
 
 
 def in_order(old, new):
@@ -44,10 +49,13 @@ class Reshape:
     """New values in the shape of one tree.
 
     Attributes: `values`, the new value of each YAML file that is reached through an include, with includes as texts;
-    `texts`, that of other included files.
+    `texts`, that of other included files. Argument: `exact`, whether also what means the same becomes as it is in the
+    new document: a list that is a set in its order, a default that was written or left out.
     """
 
-    def __init__(self, tree):
+    def __init__(self, tree, exact=False):
+        self._exact = exact
+        self._is_same = is_exact if exact else means_same
         self.values: dict = {}
         self.texts: dict = {}
         self._tree = tree
@@ -63,7 +71,7 @@ class Reshape:
         Arguments: `spec`, of both values; `written`, as it stands in its file; `old`, that with its includes replaced;
         `file`, its file where includes are followed.
         """
-        if means_same(spec, old, new):
+        if self._is_same(spec, old, new):
             return written
         target = self._target(written, file)
         if target is not None:
@@ -96,7 +104,8 @@ class Reshape:
         return written
 
     def _mapping(self, spec, written, old, new, file):
-        silent = [key for key in old if key not in new and means_same(spec, {**new, key: old[key]}, new)]
+        gone = [] if self._exact else [key for key in old if key not in new]
+        silent = [key for key in gone if means_same(spec, {**new, key: old[key]}, new)]
         made = {}
         for key in in_order([*old], [*new, *silent]):
             if key not in new:
@@ -119,7 +128,7 @@ class Reshape:
         written, old, new = lists
         before = {name: index for index, name in enumerate(entry_names(kind, old))}
         after = dict(zip(entry_names(kind, new), new))
-        names = in_order([*before], [*after]) if kind.form == "set" else [*after]
+        names = in_order([*before], [*after]) if kind.form == "set" and not self._exact else [*after]
         made = []
         for name in names:
             index = before.get(name)
@@ -137,7 +146,7 @@ class Reshape:
         Arguments as `value` takes them; `key`, "tables" or "functions". A new one gets a file where the others have
         one, or where there are none yet.
         """
-        if means_same(spec, old, new):
+        if self._is_same(spec, old, new):
             return written
         target = self._target(written, file)
         if target is not None:
