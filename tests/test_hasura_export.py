@@ -200,6 +200,21 @@ def test_what_is_made_by_hand_stays(by_hand):
     assert planned(by_hand, document) == {}
 
 
+def test_exactly_what_a_document_says_is_written_where_that_is_wanted(by_hand):
+    document = changed(by_hand)
+    document["sources"][0]["tables"].reverse()
+    table(document, "posts")["table"] = {"schema": "public", "name": "posts"}
+    table(document, "posts")["select_permissions"][0]["permission"]["columns"].reverse()
+    actions = plan_files(by_hand.folder, by_hand, document, exact=True)
+    assert {action.file for action in actions if isinstance(action, Write)} == {
+        "databases/tables/all.yaml", "databases/tables/blog/posts.yaml"}  # fmt: skip
+    apply_files(by_hand.folder, actions)
+    after = read_tree(by_hand.folder)
+    assert after.document == document
+    assert "# Who reads." in after.files["databases/tables/blog/posts.yaml"]
+    assert {type(action) for action in plan_files(by_hand.folder, after, document, exact=True)} == {Keep}
+
+
 def test_what_changed_is_written_in_its_own_place(by_hand):
     document = changed(by_hand)
     permissions = table(document, "posts")["select_permissions"]
