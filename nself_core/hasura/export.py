@@ -47,15 +47,9 @@ def plan_files(folder, tree, document, exact=False):
     """What an export of `document` does with the files of a metadata tree: a list of Write, Keep and Remove.
 
     Arguments: `folder`, the tree's; `tree`, the Tree there, None where there is none yet: then the files are those of
-<<<<<<< HEAD
-    Hasura's CLI, of config v3 (v2 for a document of version 2); `document`, the engine's; `exact`, whether
-    also what means the same is written as it stands in the document. What is included stands in
-    the list before what includes it, and what is removed last, so that the files are a whole tree after each step.
-=======
     Hasura's CLI, of config v3 (v2 for a document of version 2); `document`, the engine's; `exact`, whether also what
     means the same is written as the document has it, as a correction by lint wants. What is included stands in the list
     before what includes it, and what is removed last, so that the files are a whole tree after each step.
->>>>>>> tree
     Raises FileFailure where the tree's kind has no place for something, and for actions that GraphQL cannot hold.
     """
     if tree is None:
@@ -121,11 +115,8 @@ class _Planned:
     def __init__(self, tree, document, exact):
         self._tree = tree
         self._new = document
-<<<<<<< HEAD
-=======
         self._exact = exact
         self._is_same = is_exact if exact else means_same
->>>>>>> tree
         self._reshape = Reshape(tree, exact)
         self._values: dict = {}  # of YAML files, in the order of the actions
         self._texts: dict = {}
