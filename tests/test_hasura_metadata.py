@@ -266,7 +266,7 @@ def test_nothing_is_wrong(plain_project, engine):
     assert outcome.err == f"nothing wrong with {METADATA}, by structure, catalogue and engine\n"
 
 
-@pytest.mark.servers("url-psql-15", "url-psql-17")
+@pytest.mark.servers("container-15", "url-psql-17")
 def test_what_the_database_does_not_have(project):
     project.database.admin(SCHEMA)
     with start_engine(project) as engine:
