@@ -17,7 +17,7 @@ from test_hasura_tree import CANONICAL
 
 from nself_core.failures import FileFailure
 from nself_core.hasura.diff import find_changes, graphql_tokens
-from nself_core.hasura.export import Keep, Remove, Write, lower, plan_files
+from nself_core.hasura.export import Keep, Remove, Write, lower, plan_files, plan_single
 from nself_core.hasura.layout import render_files
 from nself_core.hasura.tree import read_tree
 from nself_core.hasura.write_files import apply_files
@@ -198,6 +198,21 @@ def test_what_is_made_by_hand_stays(by_hand):
     document["sources"][0]["tables"].sort(key=str)
     table(document, "posts")["table"] = {"schema": "public", "name": "posts"}
     assert planned(by_hand, document) == {}
+
+
+def test_exactly_what_a_document_says_is_written_where_that_is_wanted(by_hand):
+    document = changed(by_hand)
+    document["sources"][0]["tables"].reverse()
+    table(document, "posts")["table"] = {"schema": "public", "name": "posts"}
+    table(document, "posts")["select_permissions"][0]["permission"]["columns"].reverse()
+    actions = plan_files(by_hand.folder, by_hand, document, exact=True)
+    assert {action.file for action in actions if isinstance(action, Write)} == {
+        "databases/tables/all.yaml", "databases/tables/blog/posts.yaml"}  # fmt: skip
+    apply_files(by_hand.folder, actions)
+    after = read_tree(by_hand.folder)
+    assert after.document == document
+    assert "# Who reads." in after.files["databases/tables/blog/posts.yaml"]
+    assert {type(action) for action in plan_files(by_hand.folder, after, document, exact=True)} == {Keep}
 
 
 def test_what_changed_is_written_in_its_own_place(by_hand):
@@ -542,6 +557,26 @@ def test_single_files_stay_single_files(tmp_path):
                             "    is_enum: true\nnetwork:\n  tls_allowlist:\n    - host: ü\n")  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["metadata.json", "metadata.yaml"])
+def test_a_single_file_that_is_not_there_yet(tmp_path, name):
+    document = {"version": 3, "network": {}, "sources": [{"name": "a", "tables": []}], "future": 1}
+    apply_files(str(tmp_path), plan_single(str(tmp_path / name), document))
+    tree = read_tree(str(tmp_path / name))
+    assert tree.document == document
+    assert list(tree.document) == ["version", "sources", "network", "future"]
+
+
+@pytest.mark.parametrize("document", [
+    {"sources": {}}, {"sources": ["a"]}, {"actions": [1]}, {"custom_types": []}, {"custom_types": {"enums": {}}},
+])  # fmt: skip
+def test_what_is_no_metadata_is_refused(tmp_path, document):
+    with pytest.raises(FileFailure, match="this is no metadata"):
+        plan_files(str(tmp_path), None, document)
+    tree = read_tree(write_tree(tmp_path, CANONICAL))
+    with pytest.raises(FileFailure, match="this is no metadata"):
+        plan_files(str(tmp_path), tree, document)
+
+
 # Writing.
 
 
@@ -636,7 +671,7 @@ def in_other_style(text):
     return f"# first\n{with_comments}# last\n"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(before=DOCUMENTS, after=DOCUMENTS, restyled=st.booleans())
 def test_any_document_over_any_tree(tmp_path_factory, before, after, restyled):
     path = tmp_path_factory.mktemp("tree")

@@ -212,7 +212,7 @@ TYPES = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(ACTIONS, TYPES)
 def test_what_is_written_is_read_as_it_was(actions, types):
     sdl = read_sdl(render_sdl(actions, types), "x")

@@ -527,6 +527,13 @@ def test_everything_has_its_place(tmp_path, path, file, line):
     assert read(tmp_path, CANONICAL).locate(path) == (file, line)
 
 
+def test_an_action_that_stands_in_the_graphql_only_has_its_place_there(tmp_path):
+    files = {name: text for name, text in CANONICAL.items() if name != "actions.yaml"}
+    tree = read(tmp_path, files)
+    assert tree.locate(("actions", 0, "definition", "handler")) == ("actions.graphql", 2)
+    assert tree.locate(("actions", 5)) == ("actions.graphql", 1)
+
+
 def test_lines_in_single_files(tmp_path):
     write_tree(tmp_path, {
         "m.yaml": "version: 3\nsources:\n- name: a\n  tables:\n  - table: t\n",

@@ -149,11 +149,13 @@ def exactly(value):
     return repr(value)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(VALUES)
 @example({"a": "\n"})
 @example([["\n a"]])
 @example({"\n": "\n\n"})
+@example("\t\n")
+@example(["\n\ta\n \tb\n"])
 def test_what_is_written_is_read_as_it_was(value):
     assert exactly(READER.value(render(value), "x")) == exactly(value)
 
@@ -166,7 +168,7 @@ def texts_of(value):
     return [value]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(VALUES)
 def test_other_readers_read_the_same(value):
     """PyYAML reads YAML 1.1, in which more plain texts are something else: all those stand in quotes.
@@ -194,7 +196,7 @@ def assert_alike(found, value):
         assert exactly(found) == exactly(value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(VALUES)
 def test_what_was_written_once_is_written_the_same_again(value):
     text = render(value)

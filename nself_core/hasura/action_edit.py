@@ -5,33 +5,33 @@ from __future__ import annotations
 from nself_core.failures import FileFailure
 from nself_core.hasura.actions import split, types_of
 from nself_core.hasura.objects import below, root
-from nself_core.hasura.reshape import in_order, like, means_same
+from nself_core.hasura.reshape import in_order, is_exact, like, means_same
 from nself_core.hasura.sdl import action_field, read_sdl, sdl_blocks
 from nself_core.hasura.sections import ACTIONS, CUSTOM_TYPES, GRAPHQL
 
 
-def change(tree, document):
+def change(tree, document, exact):
     """As `split`, over the two files of a tree: what means the same keeps its entry and its text.
 
-    Argument: `tree`, a Tree that has both files.
+    Arguments: `tree`, a Tree that has both files; `exact`, whether only what is the same counts as that.
     """
     value, text = split(document)
     old = tree.raw[ACTIONS] or {}
     made = {key: item for key, item in old.items() if key in document}
     lists = [one.get("actions") or [] for one in (old, tree.document, document)]
-    made["actions"] = _kept(below(root(), document, "actions"), lists, value["actions"])
+    made["actions"] = _kept(below(root(), document, "actions"), lists, value["actions"], exact)
     types = dict(value["custom_types"])
     for kind in CUSTOM_TYPES:
         spec = below(below(root(), document, "custom_types"), types, kind)
         lists = [types_of(one).get(kind) or [] for one in (old, tree.document, document)]
-        types[kind] = _kept(spec, lists, types[kind])
+        types[kind] = _kept(spec, lists, types[kind], exact)
         if not types[kind] and kind not in types_of(old):
             del types[kind]
     made["custom_types"] = types
     return made, _edit_sdl(tree, document, text)
 
 
-def _kept(spec, lists, entries):
+def _kept(spec, lists, entries, exact):
     """The new `entries` of one list of actions.yaml, as they were written where the old and the new mean the same.
 
     Argument: `lists`, of what was written, and of the old and the new document.
@@ -41,9 +41,9 @@ def _kept(spec, lists, entries):
     made = {}
     for entry, one in zip(entries, new):
         name = entry["name"]
-        is_same = name in written and means_same(below(spec, new, 0), old[name], one)
+        is_same = name in written and (is_exact if exact else means_same)(below(spec, new, 0), old[name], one)
         made[name] = written[name] if is_same else like(written.get(name), entry)
-    return [made[name] for name in in_order([*written], [*made])]
+    return [made[name] for name in ([*made] if exact else in_order([*written], [*made]))]
 
 
 def _edit_sdl(tree, document, rendered):

@@ -22,11 +22,12 @@ from nself_core.hasura.layout import (
     is_flat,
     place_source,
     render_files,
+    render_single,
     section_value,
     version_value,
 )
 from nself_core.hasura.objects import below, root
-from nself_core.hasura.reshape import Reshape, in_order, included_file, included_files, means_same
+from nself_core.hasura.reshape import Reshape, in_order, included_file, included_files, is_exact, means_same
 from nself_core.hasura.sections import ACTIONS, DATABASES, FLAT, GRAPHQL, PLAIN, VERSION, is_empty
 from nself_core.hasura.tree import JSON, V2, V3, read_text, value_at
 from nself_core.hasura.yaml_edit import edit
@@ -46,9 +47,9 @@ def plan_files(folder, tree, document, exact=False):
     """What an export of `document` does with the files of a metadata tree: a list of Write, Keep and Remove.
 
     Arguments: `folder`, the tree's; `tree`, the Tree there, None where there is none yet: then the files are those of
-    Hasura's CLI, of config v3 (v2 for a document of version 2); `document`, the engine's; `exact`, whether
-    also what means the same is written as it stands in the document. What is included stands in
-    the list before what includes it, and what is removed last, so that the files are a whole tree after each step.
+    Hasura's CLI, of config v3 (v2 for a document of version 2); `document`, the engine's; `exact`, whether also what
+    means the same is written as the document has it, as a correction by lint wants. What is included stands in the list
+    before what includes it, and what is removed last, so that the files are a whole tree after each step.
     Raises FileFailure where the tree's kind has no place for something, and for actions that GraphQL cannot hold.
     """
     if tree is None:
@@ -61,6 +62,15 @@ def plan_files(folder, tree, document, exact=False):
         raise FileFailure("metadata of version 2 has no place in files of version 3", "export into an empty directory")
     check_form(document)
     return _Planned(tree, document, exact).actions()
+
+
+def plan_single(path, document):
+    """What an export does where the metadata is to be a single file that is not there yet: a list of one Write.
+
+    Argument: `path`, the file's, whose folder `apply_files` is given.
+    """
+    name = os.path.basename(path)
+    return [Write(name, render_single(document, name.endswith(".json")), None)]
 
 
 def _text_there(folder, file):
@@ -105,6 +115,8 @@ class _Planned:
     def __init__(self, tree, document, exact):
         self._tree = tree
         self._new = document
+        self._exact = exact
+        self._is_same = is_exact if exact else means_same
         self._reshape = Reshape(tree, exact)
         self._values: dict = {}  # of YAML files, in the order of the actions
         self._texts: dict = {}
@@ -192,8 +204,7 @@ class _Planned:
     def _plan_single(self):
         (file,) = self._tree.files
         old = self._tree.document
-        new = {key: self._new[key] for key in SINGLE_FILE_ORDER if key in self._new}
-        value = self._reshape.value(root(), old, old, {**new, **self._new})
+        value = self._reshape.value(root(), old, old, ordered(self._new, SINGLE_FILE_ORDER))
         if self._tree.kind == JSON:
             self._texts[file] = self._tree.files[file] if same(old, value) else _json(value, self._tree.files[file])
         else:
@@ -244,7 +255,7 @@ class _Planned:
         old = {source.get("name"): index for index, source in enumerate(written)}
         names = [source.get("name") for source in self._new["sources"]]
         made = []
-        for name in in_order([*old], names):
+        for name in names if self._exact else in_order([*old], names):
             source = self._new["sources"][names.index(name)]
             if name in old:
                 before = self._tree.document["sources"][old[name]]
@@ -292,12 +303,12 @@ class _Planned:
     def _plan_actions(self):
         old, new = self._tree.document, self._new
         if all(
-            means_same(below(root(), new, key), old.get(key) or nothing, new.get(key) or nothing)
+            self._is_same(below(root(), new, key), old.get(key) or nothing, new.get(key) or nothing)
             for key, nothing in _ACTIONS.items()
         ):
             return
         is_known = ACTIONS in self._tree.files and GRAPHQL in self._tree.files
-        self._values[ACTIONS], self._texts[GRAPHQL] = change(self._tree, new) if is_known else split(new)
+        self._values[ACTIONS], self._texts[GRAPHQL] = change(self._tree, new, self._exact) if is_known else split(new)
 
     # What is no longer used.
 

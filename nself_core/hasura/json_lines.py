@@ -31,7 +31,7 @@ def read_json(text, file):
         raise FileFailure(f"this is not sound JSON: {error}", file=file) from None
     except RecursionError:
         raise FileFailure("this is not sound JSON: it is nested too deep", file=file) from None
-    if _depth(text) > DEEPEST:
+    if isinstance(value, (dict, list)) and _is_deeper(value, DEEPEST):
         raise FileFailure(f"this is not sound JSON: more than {DEEPEST} levels", file=file)
     return value
 
@@ -48,15 +48,19 @@ def _refuse(word):
     raise ValueError(f"{word} is no number of JSON")
 
 
-def _depth(text):
-    """How deep the brackets of a sound text are nested."""
-    import re
-
-    depth = deepest = 0
-    for bracket in re.sub(r'"(?:[^"\\]|\\.)*"|[^\[\]{}]', "", text):
-        depth += 1 if bracket in "[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+def _is_deeper(value, levels):
+    """Whether lists and objects are nested in more levels."""
+    inside = [value]
+    for _ in range(levels):
+        inside = [
+            item
+            for one in inside
+            for item in (one.values() if isinstance(one, dict) else one)
+            if isinstance(item, (dict, list))
+        ]
+        if not inside:
+            return False
+    return True
 
 
 class _Open:
@@ -109,10 +113,11 @@ def _spaces(text, start):
 
 def read_lines(text):
     """A function that gives the line, from 1, of the value at a path of a sound text, or of the nearest above it."""
+    import re
     from bisect import bisect_right
 
     starts = {path: start for path, start, _ in _places(text)}
-    ends = [number for number, char in enumerate(text) if char == "\n"]
+    ends = [match.start() for match in re.finditer("\n", text)]
 
     def line(path):
         known = next((starts[path[:length]] for length in range(len(path), 0, -1) if path[:length] in starts), 0)

@@ -93,6 +93,17 @@ def section_value(section, value):
     return value
 
 
+def render_single(document, is_json):
+    """A document as one file, in the form of Hasura's CLI: JSON or YAML."""
+    check_form(document)
+    ordered_document = ordered(document, SINGLE_FILE_ORDER)
+    if not is_json:
+        return render(ordered_document)
+    import json
+
+    return json.dumps(ordered_document, ensure_ascii=False, indent=2) + "\n"
+
+
 def _render_sources(sources):
     files: dict = {}
     names = Names()

@@ -44,7 +44,7 @@ def is_empty(section, value):
     return value in (None, [], {}) or value == section.empty
 
 
-def in_order(document):
+def in_server_order(document):
     """The document with its keys in the server's order, and those it does not know behind them."""
     known = {key: document[key] for key in ORDER if key in document}
     return {**known, **{key: value for key, value in document.items() if key not in known}}

@@ -12,7 +12,7 @@ from collections import namedtuple
 
 from nself_core.failures import FileFailure
 from nself_core.hasura import actions as action_files
-from nself_core.hasura.sections import ACTIONS, DATABASES, FLAT, GRAPHQL, PLAIN, VERSION, in_order, is_empty
+from nself_core.hasura.sections import ACTIONS, DATABASES, FLAT, GRAPHQL, PLAIN, VERSION, in_server_order, is_empty
 from nself_core.hasura.yaml_values import INCLUDE, YamlReader, find_line
 
 TYPE_CHECKING = False
@@ -88,7 +88,8 @@ class Tree:
         owner = value_at(self.document, path[:depth]) if len(path) >= depth else None
         name = owner.get("name") if isinstance(owner, dict) else None
         if name is None:
-            return ACTIONS, self.line(ACTIONS, path[:depth])
+            file = ACTIONS if ACTIONS in self.files else GRAPHQL
+            return file, self.line(file, path[:depth])
         rest = path[depth:]
         if path[0] == "actions":
             in_graphql = rest[:1] == ("definition",) and rest[1:2] and rest[1] in action_files.IN_GRAPHQL
@@ -223,7 +224,7 @@ class _Directory:
             )
         if tree.kind == V2:
             found["version"] = 2
-        tree.document = in_order(found)
+        tree.document = in_server_order(found)
         return tree
 
     def _add(self, found, more):

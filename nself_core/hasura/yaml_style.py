@@ -113,6 +113,8 @@ def _inline(value, indent):
 
 
 def _is_block(text):
+    if text[:1] == "\t":  # Go writes a block, which neither libyaml nor Go itself can read
+        return False
     return "\n" in text and not _SPACE_BEFORE_BREAK.search(text) and not _SPECIAL.search(text)
 
 
