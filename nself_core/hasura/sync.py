@@ -13,7 +13,7 @@ from nself_core.failures import FileFailure, Refused
 from nself_core.hasura import apply
 from nself_core.hasura import comparison as comparisons
 from nself_core.hasura.diff import find_changes
-from nself_core.hasura.export import Keep, Remove, Write, lower, plan_files, plan_single
+from nself_core.hasura.export import Keep, Remove, lower, plan_files, plan_single
 from nself_core.hasura.git_tree import changed_files, find_repository
 from nself_core.hasura.identity import is_flat
 from nself_core.hasura.merge import merge
