@@ -148,7 +148,7 @@ def _leftovers(files):
     found = [
         shown[len(prefix) :]
         for shown, wanted in files.synced.pending.items()
-        if wanted is None and shown.startswith(prefix)
+        if wanted is None and shown.startswith(prefix) and ".." not in shown.split("/")
     ]
     return [file for file in found if os.path.isfile(os.path.join(files.folder, *file.split("/")))]
 
