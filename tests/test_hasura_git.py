@@ -355,6 +355,18 @@ def test_without_a_base_what_differs_is_not_overwritten(plain_project, engine):
     assert "had in common" in outcome.json()["error"]["message"]
 
 
+def test_a_directory_of_version_2_goes_both_ways(plain_project, engine):
+    shutil.rmtree(plain_project.root / "hasura")
+    plain_project.write(f"{METADATA}/version.yaml", "version: 2\n")
+    plain_project.write(f"{METADATA}/tables.yaml", "- table:\n    name: posts\n    schema: public\n")
+    plain_project.run("hasura", "metadata", "apply").ok()
+    assert live(engine)[0] == document(table("posts"))
+    replace(engine, BLOG)
+    assert checked(plain_project, PUSH).code == 4
+    assert checked(plain_project, PULL).ok().json()["data"]["written"] == [f"{METADATA}/tables.yaml"]
+    assert checked(plain_project, ("hasura", "metadata", "diff")).ok().json()["data"]["changes"] == []
+
+
 # Faults.
 
 

@@ -185,6 +185,16 @@ def test_a_single_file_is_made_and_then_changed(plain_project, engine, name):
     assert checked(plain_project, DIFF, env=single).ok().json()["data"]["changes"] == []
 
 
+def test_a_tree_outside_of_the_project(plain_project, engine, tmp_path):
+    elsewhere = {"HASURA_METADATA_DIR": str(tmp_path / "else where" / "metadata")}
+    checked(plain_project, EXPORT, env=elsewhere).ok()
+    replace(engine, document(POSTS))
+    data = checked(plain_project, EXPORT, env=elsewhere).ok().json()["data"]
+    assert data["removed"] == [f"{elsewhere['HASURA_METADATA_DIR']}/databases/default/tables/public_authors.yaml"]
+    assert data["copies"] == []
+    assert json.loads((plain_project.root / BASE).read_text())["pending"] == {}
+
+
 def test_a_damaged_base_says_what_to_do(plain_project, engine):
     plain_project.write(BASE, "[]")
     outcome = checked(plain_project, EXPORT)
@@ -266,7 +276,7 @@ def test_nothing_is_wrong(plain_project, engine):
     assert outcome.err == f"nothing wrong with {METADATA}, by structure, catalogue and engine\n"
 
 
-@pytest.mark.servers("url-psql-15", "url-psql-17")
+@pytest.mark.servers("container-15", "url-psql-17")
 def test_what_the_database_does_not_have(project):
     project.database.admin(SCHEMA)
     with start_engine(project) as engine:

@@ -13,7 +13,7 @@ from nself_core.failures import FileFailure, Refused
 from nself_core.hasura import apply
 from nself_core.hasura import comparison as comparisons
 from nself_core.hasura.diff import find_changes
-from nself_core.hasura.export import Keep, Remove, Write, lower, plan_files
+from nself_core.hasura.export import Keep, Remove, lower, plan_files, plan_single
 from nself_core.hasura.git_tree import changed_files, find_repository
 from nself_core.hasura.identity import is_flat
 from nself_core.hasura.merge import merge
@@ -21,7 +21,6 @@ from nself_core.hasura.project import find_metadata, is_tree
 from nself_core.hasura.synced import FILE, Base, read_synced
 from nself_core.hasura.tree import read_text, read_tree
 from nself_core.hasura.tree_writer import Change, Recorded, digest, is_ours
-from nself_core.hasura.yaml_style import render
 from nself_core.plan import Plan, Step
 
 Files = namedtuple("Files", "path folder shown local synced")
@@ -121,22 +120,17 @@ def _file_changes(files, document):
     """A Change for each file that is written or removed."""
     tree = files.local and files.local.tree
     if tree is None and files.path.endswith(SINGLE):
-        return [_first_single(files, document)]
+        return [change_of(files, item) for item in _single(files, document)]
     actions = [item for item in plan_files(files.folder, tree, document) if not isinstance(item, Keep)]
     touched = {item.file for item in actions} | set(tree.files if tree else ())
     left = [Remove(file, _text_of(files, file)) for file in _leftovers(files) if file not in touched]
     return [change_of(files, item) for item in [*actions, *left]]
 
 
-def _first_single(files, document):
-    """The Change that writes a single file, which was not there."""
-    import json
-
-    name = os.path.basename(files.path)
+def _single(files, document):
+    """The actions for a single file that is not there yet, or cannot be read and is overwritten."""
     before = read_text(files.path) if os.path.lexists(files.path) else None
-    is_json = name.endswith(".json")
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n" if is_json else render(document)
-    return change_of(files, Write(name, text, before))
+    return [item._replace(before=before) for item in plan_single(files.path, document)]
 
 
 def change_of(files, action):
@@ -154,7 +148,7 @@ def _leftovers(files):
     found = [
         shown[len(prefix) :]
         for shown, wanted in files.synced.pending.items()
-        if wanted is None and shown.startswith(prefix)
+        if wanted is None and shown.startswith(prefix) and ".." not in shown.split("/")
     ]
     return [file for file in found if os.path.isfile(os.path.join(files.folder, *file.split("/")))]
 

@@ -95,7 +95,7 @@ def _now(change):
 def _settle_pending(root, synced):
     """Take what was to be written or removed, and is, out of the note."""
     for shown, wanted in list(synced.pending.items()):
-        path = os.path.join(root, *shown.split("/"))
+        path = os.path.join(root, shown)  # of a tree outside of the project it is the whole path
         if wanted == (_sha256(read_text(path)) if os.path.isfile(path) else None):
             del synced.pending[shown]
             synced.written.pop(shown, None)
@@ -119,7 +119,7 @@ def _number_behind(name):
 def _keep_copy(root, change):
     """Write a copy of a file's present text for its owner alone, and return its path from the root."""
     stamp = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime())
-    shown = f"{COPIES}/{stamp}/{change.shown}"
+    shown = f"{COPIES}/{stamp}/{change.shown.lstrip('/')}"
     write_whole(os.path.join(root, *shown.split("/")), change.before.encode("utf-8"), 0o600)
     return shown
 
