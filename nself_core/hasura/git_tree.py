@@ -118,11 +118,7 @@ def has_head(repository):
 
 
 def write_head(repository, folder):
-<<<<<<< HEAD
-    """Write the tree's files, as HEAD has them, into `folder`, which must not be there yet, for their owner alone.
-=======
     """Write the tree's files, as HEAD has them, into `folder`, which must not be there yet and is its owner's alone.
->>>>>>> hcmd
 
     git's own index is not touched: a second one is used, beside the files.
     """
