@@ -43,6 +43,13 @@ def test_tables_that_go_change_and_come_are_told(plain_project):
     assert "public.same" not in outcome.err
 
 
+def test_rows_of_a_table_that_was_never_analysed_are_what_has_been_seen_written(plain_project):
+    project = plain_project
+    project.database.admin("CREATE TABLE fresh (id int); INSERT INTO fresh SELECT generate_series(1, 30)")
+    backup(project)
+    assert "then: 1 table, about 30 rows" in project.run("restore").err
+
+
 def test_what_the_api_loses_and_the_migrations_are_told(plain_project):
     project = plain_project
     make_schema_migrations(project, (1, False))

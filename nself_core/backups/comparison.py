@@ -1,22 +1,22 @@
 """What a database holds now against what a backup holds: told before consent, as far as estimates and the manifest go.
 
-Rows are those that the last ANALYZE counted on both sides: counting them would read every table of a database that is
-about to be replaced.
+Rows are estimates on both sides: counting them would read every table of a database that is about to be replaced.
 """
 
 from __future__ import annotations
 
 from collections import namedtuple
 
+from nself_core.backups.manifest import ABOUT_ROWS
 from nself_core.failures import CheckFailed
 from nself_core.guard.check_sql import SQL_METADATA
 from nself_core.guard.requirements import TABLE, requirements
 from nself_core.output import bytes_text, duration_text
 
-# The same tables as in the manifest; of one that was never analysed, what the statistics have seen being written.
-SQL_PRESENT = """
+# The same tables as in the manifest.
+SQL_PRESENT = f"""
 SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, n.nspname AS schema, c.relname AS "table",
-       CASE WHEN c.reltuples < 0 THEN pg_catalog.pg_stat_get_live_tuples(c.oid) ELSE c.reltuples::bigint END AS rows
+       {ABOUT_ROWS} AS rows
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
 """

@@ -15,8 +15,10 @@ from nself_core.failures import FileFailure
 
 FORM = 1  # of the manifest itself
 
-# reltuples is -1 where a table was never analysed.
-SQL_FACTS = """
+# About how many rows a table `c` has; of one that was never analysed, what the statistics have seen being written.
+ABOUT_ROWS = "CASE WHEN c.reltuples < 0 THEN pg_catalog.pg_stat_get_live_tuples(c.oid) ELSE c.reltuples::bigint END"
+
+SQL_FACTS = f"""
 SELECT pg_catalog.current_database() AS database,
        pg_catalog.current_setting('server_version') AS server,
        pg_catalog.current_setting('server_version_num')::int AS server_version,
@@ -30,11 +32,11 @@ SELECT pg_catalog.current_database() AS database,
                             'role', pg_catalog.pg_get_userbyid(s.setrole), 'settings', s.setconfig))
                  FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase = d.oid), '[]') AS settings,
        coalesce((SELECT pg_catalog.json_object_agg(e.extname, e.extversion ORDER BY e.extname)
-                 FROM pg_catalog.pg_extension e), '{}') AS extensions,
-       coalesce((SELECT pg_catalog.json_object_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), c.reltuples::bigint
+                 FROM pg_catalog.pg_extension e), '{{}}') AS extensions,
+       coalesce((SELECT pg_catalog.json_object_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), {ABOUT_ROWS}
                                                    ORDER BY n.nspname, c.relname)
                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                 WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'), '{}')
+                 WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'), '{{}}')
            AS estimated_rows,
        EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                WHERE n.nspname = 'hdb_catalog' AND c.relname = 'schema_migrations') AS migrated,
