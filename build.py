@@ -46,7 +46,7 @@ DEMO_COMMANDS = (
 # Of the caller's environment, what a demo or an artefact may see: no setting of another project, no PG… variable.
 KEPT_VARIABLES = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "NO_COLOR", "PATH", "TERM", "TMPDIR", "USER")
 
-TEST_PACKAGES = ("postgresql", "docker.io", "iptables", "debootstrap", "pgbouncer")
+TEST_PACKAGES = ("postgresql", "docker.io", "iptables", "debootstrap", "pgbouncer", "age")
 BROWSER_PACKAGES = ("chromium", "chromium-driver")
 CLUSTER_SETTINGS = "/etc/postgresql-common/createcluster.conf"
 

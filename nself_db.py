@@ -132,6 +132,10 @@ BACKUP_FORMAT = option(
 COMPRESS = option("--compress", metavar="N", help="0 to 9 (6), or zstd[:N], lz4 since Postgres 16; plain: none")
 JOBS = option("--jobs", type=whole_number, metavar="N", help="tables dumped at once; with --format directory")
 VERIFY = option("--verify", action="store_true", help="read the backup whole when it is written")
+REMOTE = option("--remote", action="store_true", help="in the object store (settings STORAGE_*)")
+SEND = option("--remote", action="store_true", help="send it to the object store too, while it is taken")
+NO_LOCAL = option("--no-local", action="store_true", help="with --remote: keep no file here")
+UPLOAD = option("--upload", metavar="FILE", help="take none: send this backup to the object store")
 BACKUP = option("backup", nargs="?", metavar="FILE", help="a backup (default: all)")
 KEEP_LAST = option("--keep-last", type=whole_number, metavar="N", help="keep the newest N")
 KEEP_DAILY = option("--keep-daily", type=whole_number, metavar="N", help="keep one for each of the last N days")
@@ -141,6 +145,7 @@ KEEP_MONTHLY = option("--keep-monthly", type=whole_number, metavar="N", help="ke
 RESTORE_FILE = option("--file", metavar="FILE", help="this backup (default: the newest of this environment's database)")
 RESTORE_JOBS = option("--jobs", type=whole_number, metavar="N", help="tables loaded at once; not for plain dumps")
 NO_SAFETY = option("--no-safety-backup", action="store_true", help="take no backup of the present state first")
+IN_PLACE = option("--in-place", action="store_true", help="inside the database, in one transaction; none is created")
 UNDO = option("--undo", action="store_true", help="put the database back that the last restore set aside")
 CLEAN = option("--clean", action="store_true", help="drop the databases that restores have set aside")
 
@@ -206,16 +211,17 @@ COMMANDS = (
     row("seed graph", "Show which seed runs before which, and why.", FORMAT,
         effect=READS, example="nself-db seed graph --format mermaid"),
     row("backup", "Back the database up with pg_dump.", LABEL, BACKUP_FORMAT, COMPRESS, JOBS, VERIFY,
+        SEND, NO_LOCAL, UPLOAD,
         effect=WRITES, example="nself-db backup --label pre-migration-v2"),
-    row("backup list", "List the backups with their age and size.",
+    row("backup list", "List the backups with their age and size.", REMOTE,
         effect=READS, example="nself-db backup list"),
-    row("backup verify", "Read backups whole and compare their hashes.", BACKUP,
+    row("backup verify", "Read backups whole and compare their hashes.", BACKUP, REMOTE,
         effect=READS, example="nself-db backup verify"),
     row("backup prune", "Remove old backups, but never the newest good one.",
-        KEEP_LAST, KEEP_DAILY, KEEP_WEEKLY, KEEP_MONTHLY, FORCE, CONFIRM,
+        KEEP_LAST, KEEP_DAILY, KEEP_WEEKLY, KEEP_MONTHLY, REMOTE, FORCE, CONFIRM,
         effect=DESTROYS, example="nself-db backup prune --keep-last 7 --keep-monthly 12"),
     row("restore", "Put a backup in place of the present database, which steps aside.",
-        RESTORE_FILE, RESTORE_JOBS, NO_SAFETY, UNDO, CLEAN, SKIP_METADATA, FORCE, CONFIRM,
+        RESTORE_FILE, REMOTE, RESTORE_JOBS, IN_PLACE, NO_SAFETY, UNDO, CLEAN, SKIP_METADATA, FORCE, CONFIRM,
         effect=DESTROYS, example="nself-db restore --file .nself-backups/2024-05-01T12:00:00_pre-migration-v2.dump"),
     row("list", "List tables, views and sequences with a managed prefix.", COUNTS, FILTER, ALL,
         effect=READS, example="nself-db list --counts"),
@@ -375,6 +381,10 @@ def seed_graph(ctx, args):
 
 
 def backup(ctx, args):
+    if args.upload:
+        from nself_core.backups import send
+
+        return ctx.execute(send.plan_upload(ctx.settings, args), ctx.backup_performers())
     from nself_core.backups import manifest, take
 
     facts = manifest.read_facts(ctx.database)
@@ -387,6 +397,11 @@ def backup_list(ctx, args):
 
     from nself_core.backups import folder, status
 
+    if args.remote:
+        from nself_core.backups import remote
+
+        store = remote.open_remote(ctx.settings)
+        return status.report_remote(store, remote.list_backups(store), time.time())
     place = folder.backup_folder(ctx.settings)
     return status.report(place, folder.list_backups(place), time.time())
 
@@ -394,14 +409,29 @@ def backup_list(ctx, args):
 def backup_verify(ctx, args):
     from nself_core.backups import folder, verify
 
-    chosen = verify.choose(folder.backup_folder(ctx.settings), args.backup)
-    return verify.check(ctx.database, chosen, ctx.console.progress)
+    place = folder.backup_folder(ctx.settings)
+    if args.remote:
+        from nself_core.backups import remote, verify_remote
+
+        store = remote.open_remote(ctx.settings)
+        chosen = verify_remote.choose(store, args.backup, place.identity)
+        return verify.check(
+            lambda one: verify_remote.examine(ctx.database, store, one, place), chosen, ctx.console.progress
+        )
+    chosen = verify.choose(place, args.backup)
+    return verify.check(lambda one: verify.examine(ctx.database, one), chosen, ctx.console.progress)
 
 
 def backup_prune(ctx, args):
     from nself_core.backups import folder, prune
 
     keep = prune.read_keep(ctx.settings, args.keep_last, args.keep_daily, args.keep_weekly, args.keep_monthly)
+    if args.remote:
+        from nself_core.backups import prune_remote, remote
+
+        store = remote.open_remote(ctx.settings)
+        plan = prune_remote.plan_prune(store, ctx.database.name, keep)
+        return ctx.execute(plan, {"prune": lambda steps: prune_remote.perform(store, steps)})
     plan = prune.plan_prune(folder.backup_folder(ctx.settings), ctx.settings, ctx.database.name, keep)
     return ctx.execute(plan, {"prune": prune.perform})
 
@@ -415,10 +445,18 @@ def restore(ctx, args):
         plan = (room.plan_undo if args.undo else room.plan_clean)(ctx.database, facts["database"])
         plan = ctx.with_reload(plan, facts, args) if args.undo else plan
         return ctx.execute(plan, ctx.restore_performers(facts["database"]))
-    place = folder.backup_folder(ctx.settings)
-    chosen = room.choose(place, ctx.settings, facts["database"], args.file)
+    place, fetching = folder.backup_folder(ctx.settings), ()
+    if args.remote:
+        from nself_core.backups import fetch, remote
+
+        store = remote.open_remote(ctx.settings)
+        source = remote.choose(store, facts["database"], args.file, place.identity, room.SAFETY_LABEL)
+        chosen, fetching = fetch.plan_fetch(store, source, place)
+    else:
+        chosen = room.choose(place, ctx.settings, facts["database"], args.file)
     safety = None if args.no_safety_backup else ctx.safety_plan(facts, room.SAFETY_LABEL)
-    plan = room.plan_restore(ctx.database, chosen, facts, args.jobs, safety)
+    plan = room.plan_restore(ctx.database, chosen, facts, args.jobs, safety, args.in_place, is_here=not args.remote)
+    plan = plan._replace(steps=[*fetching, *plan.steps])
     return ctx.execute(ctx.with_reload(plan, facts, args), ctx.restore_performers(facts["database"]))
 
 

@@ -151,7 +151,15 @@ class Context:
 
     def backup_performers(self):
         """What performs the steps of `backup`."""
-        return {"backup": lambda steps: self._take_backup(steps[0].work)}
+        return {"backup": lambda steps: self._take_backup(steps[0].work), "upload": self._upload_backup}
+
+    def _upload_backup(self, steps):
+        import time
+
+        from nself_core.backups import send
+
+        tell = self.console.progress_bytes
+        return send.perform_upload(steps[0].work, lambda done, total: tell(done, total, "sent"), time.monotonic)
 
     def _take_backup(self, job):
         from nself_core.backups import take
@@ -174,12 +182,14 @@ class Context:
 
     def restore_performers(self, name):
         """What performs the steps of `restore`."""
-        from nself_core.backups import restore
+        from nself_core.backups import fetch, in_place, restore
 
         database, tell = self.database, self.console.progress
         return {
+            "fetch": lambda steps: fetch.perform(database, steps[0], tell),
             "restore": lambda steps: restore.perform(database, steps[0].work, self._take_backup, tell),
-            "undo": lambda steps: restore.perform_undo(database, steps[0]),
+            "in place": lambda steps: in_place.perform(database, steps[0].work, self._take_backup, tell),
+            "undo": lambda steps: restore.perform_undo(database, steps[0], tell),
             "clean": lambda steps: restore.perform_clean(database, name, steps),
             "reload": self._reload_metadata,
         }

@@ -413,7 +413,10 @@ def _ask(exchange, url, headers):
         reason = error.reason if isinstance(error.reason, Exception) else error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = error
-    raise _failure(reason, exchange, url, proxy)
+    try:
+        raise _failure(reason, exchange, url, proxy)
+    finally:
+        del reason  # it holds this frame, and with it the body, for as long as this frame holds it
 
 
 def _read(answer):

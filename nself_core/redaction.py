@@ -46,6 +46,8 @@ HEADER = (
     r"(?i)((?:x-hasura-(?:admin-secret|access-key)|authorization|x-amz-security-token)[\"']?\s*[:=]\s*[\"']?)"
     r"(?:(?:bearer|basic)\s+)?[^\s\"',}]+"
 )
+# The secret key of `age`, which belongs into a file.
+AGE_KEY = r"(?i)AGE-SECRET-KEY-1[0-9A-Z]+"
 
 
 def is_secret(name):
@@ -101,6 +103,8 @@ def _by_place(text):
         text = re.sub(ROLE_PASSWORD, rf"\1'{MASK}'", text)
     if "x-hasura-a" in lowered or "authorization" in lowered or "x-amz-s" in lowered:
         text = re.sub(HEADER, rf"\1{MASK}", text)
+    if "age-secret-key-" in lowered:
+        text = re.sub(AGE_KEY, MASK, text)
     return text
 
 

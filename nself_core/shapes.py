@@ -27,7 +27,7 @@ MIGRATION = {
 RAN = [{"version": VERSION, "name": "text", "file": "text", "mode": ("transaction", "no_transaction", "self_test")}]
 BACKUP_FORMATS = ("custom", "plain", "directory")
 TAKEN = {
-    "file": "text",
+    "file": "text?",
     "format": BACKUP_FORMATS,
     "bytes": "integer",
     "sha256": "text",
@@ -129,7 +129,7 @@ DATA = {
             {
                 "file": "text",
                 "bytes": "integer",
-                "state": ("good", "damaged", "without manifest"),
+                "state": ("good", "damaged", "without manifest", "not decrypted"),
                 "reason": "text?",
             }
         ]
@@ -138,7 +138,7 @@ DATA = {
     "restore": {
         "file?": "text",
         "database?": "text",
-        "before?": "text",
+        "before?": "text?",
         "safety_backup?": "text?",
         "duration_ms?": "integer",
         "dropped?": ["text"],

@@ -18,6 +18,7 @@ from bed.projects import Project, Runner
 from bed.proxy import Proxy
 from bed.servers import FULL_PASS, NASTY_NAME, VERSION_MATRIX, Bed, Database
 from bed.session import BedSession
+from bed.storage import Storage
 
 _numbers = itertools.count(1)
 
@@ -184,6 +185,14 @@ def s3_server(bed):
     store = _or_gap(object_store, bed.session)
     yield store
     store.close()
+
+
+@pytest.fixture
+def storage(s3_server):
+    """A Storage: a place of the test's own in the object store."""
+    storage = Storage(s3_server)
+    yield storage
+    storage.close()
 
 
 @pytest.fixture

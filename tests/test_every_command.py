@@ -57,6 +57,14 @@ CASES = {
     "server status": [],
     "server stop": [],
 }
+# The same with the backups of an object store, where a command knows them.
+REMOTE_CASES = {
+    "backup": ["--remote"],
+    "backup list": ["--remote"],
+    "backup verify": ["--remote"],
+    "backup prune": ["--remote", "--keep-last", "1"],
+    "restore": ["--remote", "--force", "--no-safety-backup"],
+}
 WITHOUT_SERVER = {
     "backup list", "backup verify", "hasura metadata lint", "hasura metadata validate", "migrate create",
     "server status", "server stop",
@@ -172,6 +180,29 @@ def test_dry_run_changes_nothing_and_prints_the_plan(row, ready):
     plans = row.effect != nself_db.READS
     jsonschema.validate(outcome.json(), shapes.plan_schema() if plans else shapes.document_schema(row.path))
     assert outcome.json()["dry_run"] is True
+
+
+def test_every_command_with_remote_has_a_case():
+    options = {row.path: {name for option in row.options for name in option.names} for row in nself_db.COMMANDS}
+    assert {path for path in PATHS if "--remote" in options[path]} == {*REMOTE_CASES}
+
+
+@pytest.mark.parametrize("path", REMOTE_CASES)
+def test_remote_in_json_dry_and_quiet(path, ready, storage):
+    ready.write_env({**ready.database.settings, **storage.settings()})
+    ready.run("backup", "--remote").ok()
+    before = state(ready), storage.keys()
+    plans = next(row for row in nself_db.COMMANDS if row.path == path).effect != nself_db.READS
+    outcome = ready.run(*path.split(), *REMOTE_CASES[path], "--dry-run", "--json").ok()
+    jsonschema.validate(outcome.json(), shapes.plan_schema() if plans else shapes.document_schema(path))
+    assert (state(ready), storage.keys()) == before
+    outcome = ready.run(*path.split(), *REMOTE_CASES[path], "--json").ok()
+    jsonschema.validate(outcome.json(), shapes.document_schema(path))
+    outcome = ready.run(*path.split(), *REMOTE_CASES[path], "--quiet").ok()
+    assert outcome.err == "" and len(outcome.out.splitlines()) <= 1
+    outcome = ready.run(*path.split(), *REMOTE_CASES[path], "--json", env={"STORAGE_BUCKET": ""})
+    assert outcome.code == 1
+    jsonschema.validate(outcome.json(), shapes.failure_schema())
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -68,6 +68,25 @@ def test_one_stream_to_its_end_before_the_other_begins(first, second):
     assert (len(got), len(words)) == (MEGABYTE, tools.KEPT_WORDS)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a pipe has another size only there")
+def test_small_pieces_gather_and_a_fast_program_is_not_held_up():
+    small, large = [], []
+    stream(python("import os, time\nfor _ in range(1000): os.write(1, bytes(4096)); time.sleep(0.0002)"), small.append)
+    assert b"".join(small) == bytes(4096 * 1000)
+    assert len(small) < 300
+    begun = time.monotonic()
+    stream(python("import os\nfor _ in range(4096): os.write(1, bytes(65536))"), lambda data: large.append(len(data)))
+    assert sum(large) == 4096 * 65536
+    assert time.monotonic() - begun < 5
+
+
+def test_where_a_pipe_has_no_other_size_all_comes_as_it_is_written(monkeypatch):
+    monkeypatch.setattr(tools, "SET_PIPE_SIZE", -1)
+    got = bytearray()
+    stream(python("import os\nfor _ in range(64): os.write(1, bytes(65536))"), got.extend)
+    assert got == bytes(64 * 65536)
+
+
 def test_what_it_is_given_comes_whole_also_in_empty_pieces():
     pieces = [b"", b"a" * MEGABYTE, b"", b"b" * 3, b"", b"c" * MEGABYTE, b""]
     got = bytearray()
@@ -222,7 +241,7 @@ def test_the_first_that_is_new_enough_is_taken(on_path, tmp_path):
 
 # Nothing outlives us.
 
-FOREVER = "trap 'echo ended > \"$1\"; exit 1' TERM; echo $$ > \"$1.pid\"; while :; do sleep 0.05; done"
+FOREVER = 'trap \'echo ended > "$1"; exit 1\' TERM; echo $$ > "$1.pid"; while :; do sleep 0.05; done'
 KEEPER = """
 import sys
 from nself_core.postgres.tools import WATCHED, Command, stream

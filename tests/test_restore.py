@@ -285,6 +285,25 @@ def test_two_at_once_the_second_is_refused(plain_filled):
     assert (outcome.code, "another restore" in outcome.err) == (4, True)
 
 
+@pytest.mark.parametrize("words", [["--no-safety-backup"], ["--undo"]], ids=" ".join)
+def test_while_a_migration_runs_it_is_refused(plain_filled, words):
+    backup(plain_filled)
+    plain_filled.run("restore", "--force", "--no-safety-backup").ok()
+    with plain_filled.database.connect() as other:
+        other.execute(f"SELECT pg_advisory_lock({0x6E73656C66})")
+        outcome = plain_filled.run("restore", "--force", *words)
+    assert (outcome.code, "migration lock" in outcome.err) == (4, True), repr(outcome)
+    assert len(databases(plain_filled)) == 1
+
+
+def test_clean_leaves_databases_of_others_with_names_alike(plain_filled, make_database):
+    other = make_database(plain_filled.database.server, f"{plain_filled.database.name}_before_launch")
+    backup(plain_filled)
+    plain_filled.run("restore", "--force", "--no-safety-backup").ok()
+    plain_filled.run("restore", "--clean", "--force").ok()
+    assert databases(plain_filled) == [other.name]
+
+
 def test_dry_run_names_every_step_and_changes_nothing(plain_filled):
     backup(plain_filled)
     outcome = plain_filled.run("restore", "--dry-run").ok()

@@ -5,27 +5,31 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 
-from nself_core.backups.names import MANIFEST, file_name, read_name
-from nself_core.failures import FileFailure, UsageFailure
+from nself_core.backups.age import read_identity
+from nself_core.backups.names import ENDINGS, MANIFEST, file_name, read_name
+from nself_core.failures import FileFailure, Unreachable, UsageFailure
 
 DEFAULT_FOLDER = ".nself-backups"
 PART = ".part"
 CHUNK = 1 << 20
 
-Folder = namedtuple("Folder", "path shown")
-Folder.__doc__ = "The folder, absolute, and as the user would write it."
-
-Backup = namedtuple("Backup", "name path shown bytes manifest")
-Backup.__doc__ = (
-    """One backup: its Name, its `path`, `shown` to people, its size in `bytes`, and its manifest or None."""
+Folder = namedtuple("Folder", "path shown identity", defaults=(None,))
+Folder.__doc__ = (
+    "The folder, absolute, and as the user would write it; the `identity` file by which to decrypt, or None."
 )
+
+Backup = namedtuple("Backup", "name path shown bytes manifest identity", defaults=(None,))
+Backup.__doc__ = """One backup.
+
+Its Name, its `path`, `shown` to people, its size in `bytes`, its manifest or None, and the folder's `identity`.
+"""
 
 
 def backup_folder(settings):
     """The Folder of BACKUP_DIR."""
     path = settings.path("BACKUP_DIR", DEFAULT_FOLDER)
     relative = os.path.relpath(path, settings.root)
-    return Folder(path, path if relative.startswith(os.pardir) else relative)
+    return Folder(path, path if relative.startswith(os.pardir) else relative, read_identity(settings))
 
 
 def reserve(folder, seconds, label, ending):
@@ -97,29 +101,30 @@ def settle(folder):
     sync(folder)
 
 
-class HashingFile:
-    """Writes what it is called with to a file, and knows its size and hash.
+class Measuring:
+    """Hands what it is called with to each of `sinks`, and knows its size and hash.
 
-    Argument: `progress(done)`, told the bytes so far.
+    Arguments: `sinks`, functions of bytes; `progress(done)`, told the bytes so far.
     """
 
-    def __init__(self, file, progress):
+    def __init__(self, sinks, progress):
         import hashlib
 
-        self._file = file
+        self._sinks = sinks
         self._digest = hashlib.sha256()
         self._progress = progress
         self.size = 0
 
     def __call__(self, data):
-        self._file.write(data)
+        for sink in self._sinks:
+            sink(data)
         self._digest.update(data)
         self.size += len(data)
         self._progress(self.size)
 
     @property
     def hexdigest(self):
-        """SHA-256 of what was written."""
+        """SHA-256 of what passed."""
         return self._digest.hexdigest()
 
 
@@ -183,7 +188,7 @@ def _backup(folder, name):
         manifest = read_manifest(path)
     except FileFailure:
         manifest = None
-    return Backup(name, path, os.path.join(folder.shown, name.file), _size(path), manifest)
+    return Backup(name, path, os.path.join(folder.shown, name.file), _size(path), manifest, folder.identity)
 
 
 def _size(path):
@@ -206,10 +211,20 @@ def find_backup(folder, file):
         raise UsageFailure(f"there is no backup {file}", "see: nself-db backup list")
     name = read_name(os.path.basename(os.path.normpath(path)))
     if name is None:
-        form = f"2024-05-01T12:00:00_label{'|'.join(['.dump', '.sql', '.sql.gz', '.dir'])}"
+        form = f"2024-05-01T12:00:00_label{'|'.join(ENDINGS)}"
         raise UsageFailure(f"{file} is not named as a backup is", f"its form is {form}")
     place = os.path.dirname(os.path.abspath(path))
-    return _backup(Folder(place, folder.shown if place == folder.path else os.path.dirname(path)), name)
+    shown = folder.shown if place == folder.path else os.path.dirname(path)
+    return _backup(folder._replace(path=place, shown=shown), name)
+
+
+def write_failure(place, error):
+    """The failure of a backup folder that cannot be written."""
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unreachable(f"the disk is full: {place}", "make room, or set BACKUP_DIR to another place")
+    return FileFailure(f"cannot be written: {error.strerror}", file=place)
 
 
 def leftovers(folder, older_than):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from nself_core.backups.folder import CHUNK
-from nself_core.backups.names import CUSTOM, PLAIN
-from nself_core.backups.tar import tar_of
-from nself_core.postgres.tools import ToolFailed, command_of, failure_of_tool, stream
+import os
+import re
 
-FOLDER_IN_CONTAINER = (
-    "folder=$(mktemp -d) && trap 'rm -rf \"$folder\"' EXIT && "
-    '{ tar -C "$folder" -xf - && pg_restore "$@" "$folder"; }; '
-    'code=$?; echo "nself-exit $code" >&2; exit $code'
-)
-# pg_restore reads a custom dump from a pipe only with one job; several want a file.
-FILE_IN_CONTAINER = (
-    "file=$(mktemp) && trap 'rm -f \"$file\"' EXIT && "
-    '{ cat > "$file" && pg_restore "$@" "$file"; }; '
-    'code=$?; echo "nself-exit $code" >&2; exit $code'
-)
+from nself_core.backups.folder import CHUNK
+from nself_core.backups.names import DIRECTORY, PLAIN
+from nself_core.backups.tar import tar_size
+from nself_core.backups.verify import content, opened
+from nself_core.failures import FileFailure, UsageFailure
+from nself_core.postgres.tools import FILE, FOLDER, KEPT_WORDS, PIPE, ToolFailed, command_of, failure_of_tool, stream
+
+# A pg_restore since 17 sets transaction_timeout, which a server before 17 does not know: the one error that is none.
+UNKNOWN_SETTING = 'unrecognized configuration parameter "transaction_timeout"'
+IGNORED = re.compile(r"errors ignored on restore: (\d+)")
 
 
 def load(target, backup, jobs, server_version):
@@ -27,7 +24,7 @@ def load(target, backup, jobs, server_version):
     """
     try:
         if backup.name.format == PLAIN:
-            stream(command_of(target, "psql", _psql_arguments()), source=_text(backup.path))
+            _feed(target, "psql", _psql_arguments(), backup, PIPE)
         else:
             _run_pg_restore(target, backup, jobs, server_version)
     except ToolFailed as failed:
@@ -46,29 +43,96 @@ def _psql_arguments():
     ]
 
 
-def _text(path):
-    """The text of a plain dump, in pieces."""
-    import gzip
+def check_jobs(database, backup, jobs):
+    """Raise UsageFailure where pg_restore would have to read a stream with several jobs, which it cannot."""
+    if jobs and backup.name.is_encrypted and database.reach.kind != "container":
+        raise UsageFailure("--jobs wants a file to read from, and an encrypted backup is decrypted as a stream")
 
-    with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
+
+def _feed(target, program, arguments, backup, how, server_version=None):
+    """Run a program that reads a backup by `how`, see command_of."""
+    size = size_of(backup)
+    command = command_of(target, program, arguments, server_version, fed=(how, size))
+    stream(command, source=source_of(backup, size))
+
+
+def source_of(backup, size):
+    """What is loaded of a backup, in pieces: pg_dump's own bytes, a folder's as a tar, of a plain dump its text.
+
+    Raises FileFailure where it is not of `size` bytes: who reads it would wait for the rest.
+    """
+    given = 0
+    for data in _pieces(backup):
+        given += len(data)
+        yield data
+    if given != size:
+        raise FileFailure("it was changed while it was read", file=backup.shown)
+
+
+def size_of(backup):
+    """The bytes that `source_of` gives; where nothing says how many, it is read for that."""
+    if backup.name.format == DIRECTORY:
+        return tar_size(backup.path)
+    if backup.name.format == PLAIN:
+        return sum(map(len, _pieces(backup)))
+    if not backup.name.is_encrypted:
+        return os.path.getsize(backup.path)
+    known = (backup.manifest or {}).get("content")
+    return known["bytes"] if known else sum(map(len, _pieces(backup)))
+
+
+def _pieces(backup):
+    if backup.name.format != PLAIN:
+        yield from content(backup)
+        return
+    with opened(backup.name, content(backup)) as file:
         while data := file.read(CHUNK):
             yield data
 
 
 def _run_pg_restore(target, backup, jobs, server_version):
-    arguments = ["--exit-on-error", "--no-password"]
+    arguments = ["--no-password"]
     if target.reach.kind != "url":  # there, the URL names the database
         arguments.append(f"--dbname={target.reach_database}")
     arguments += [f"--jobs={jobs}"] if jobs else []
-    command = command_of(target, "pg_restore", arguments, server_version)
-    if not command.in_container:
-        stream(command._replace(argv=[*command.argv, backup.path]))
+    if target.reach.kind == "container":
+        arguments.append("--exit-on-error")  # the container's own pg_restore is as old as its server
+        # From a pipe it reads a custom dump, and with one job only.
+        how = FOLDER if backup.name.format == DIRECTORY else FILE if jobs else PIPE
+        _feed(target, "pg_restore", arguments, backup, how)
         return
-    single = backup.name.format == CUSTOM and not jobs
-    source = _text(backup.path) if backup.name.format == CUSTOM else tar_of(backup.path)
-    if single:
-        stream(command, source=source)
+    try:
+        _load_from_here(target, backup, ["--exit-on-error", *arguments], server_version)
+    except ToolFailed as failed:
+        if UNKNOWN_SETTING not in failed.words:
+            raise
+        _load_past_setting(target, backup, arguments, server_version)
+
+
+def _load_from_here(target, backup, arguments, server_version):
+    if backup.name.is_encrypted:
+        _feed(target, "pg_restore", arguments, backup, PIPE, server_version)
         return
-    script = FILE_IN_CONTAINER if backup.name.format == CUSTOM else FOLDER_IN_CONTAINER
-    at = command.argv.index("sh")
-    stream(command._replace(argv=[*command.argv[:at], "sh", "-c", script, "sh", *arguments]), source=source)
+    stream(command_of(target, "pg_restore", [*arguments, backup.path], server_version, watched=True))
+
+
+def _load_past_setting(target, backup, arguments, server_version):
+    """Run pg_restore again, to its end, where its first setting has ended it; any other error counts."""
+    try:
+        _load_from_here(target, backup, arguments, server_version)
+    except ToolFailed as failed:
+        if not _is_harmless(failed.words):
+            raise
+
+
+def _is_harmless(words):
+    """Whether all the errors that a pg_restore told are of the one setting. Those of its jobs' starts it counts not."""
+    errors = [line for line in words.split("\n") if "error: " in line]
+    ignored = IGNORED.search(words)
+    whole = len(words) < KEPT_WORDS // 4  # of more, the beginning may be lost; a character has up to 4 bytes
+    return (
+        whole
+        and ignored is not None
+        and int(ignored[1]) <= len(errors)
+        and all(UNKNOWN_SETTING in line for line in errors)
+    )

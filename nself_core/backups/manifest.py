@@ -77,9 +77,8 @@ def write_manifest(path, manifest):
 
 def _write(temporary, manifest):
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        json.dump(manifest, stream, indent=2, ensure_ascii=False)
-        stream.write("\n")
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(encoded(manifest))
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -94,10 +93,29 @@ def read_manifest(path):
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise FileFailure(f"this manifest cannot be read: {error}", file=target) from None
+    return checked(found, target)
+
+
+def parse(data, place):
+    """The manifest that is these bytes; `place`, where they come from. Raises FileFailure for what is not one."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FileFailure(f"this manifest cannot be read: {error}", file=place) from None
+    return checked(found, place)
+
+
+def encoded(manifest):
+    """A manifest as bytes, as it stands in files and objects."""
+    return (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def checked(found, place):
+    """A document that is a manifest, itself. Raises FileFailure for another one."""
     if not isinstance(found, dict) or found.get("nself_backup") != FORM:
-        raise FileFailure("this is not the manifest of a backup of nself-db", file=target)
+        raise FileFailure("this is not the manifest of a backup of nself-db", file=place)
     kinds = {"file": str, "bytes": int, "sha256": str, "database": str, "env": str}
     wrong = [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]
     if wrong:
-        raise FileFailure(f"this manifest does not say its {', '.join(wrong)}", file=target)
+        raise FileFailure(f"this manifest does not say its {', '.join(wrong)}", file=place)
     return found

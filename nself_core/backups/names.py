@@ -15,10 +15,26 @@ ENDINGS = {".dump": CUSTOM, ".sql": PLAIN, ".sql.gz": PLAIN, ".dir": DIRECTORY}
 MANIFEST = ".json"
 TIME_FORM = "%Y-%m-%dT%H:%M:%S"
 LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-NAME = re.compile(rf"(\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:_({LABEL}))??(\.dump|\.sql\.gz|\.sql|\.dir)", re.ASCII)
+AGE = ".age"  # behind the ending of what is encrypted; a folder is not
+TAR = ".tar"  # behind that of a folder in an object store, where it is one object
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
+NAME = re.compile(rf"({STAMP})(?:_({LABEL}))??((\.dump|\.sql\.gz|\.sql)(\.age)?|\.dir)", re.ASCII)
 
-Name = namedtuple("Name", "file seconds label format")
-Name.__doc__ = "A backup's `file`, its time as `seconds` since 1970, its `label` or None, and its `format`."
+
+class Name(namedtuple("Name", "file seconds label format")):
+    """A backup's `file`, its time as `seconds` since 1970, its `label` or None, and its `format`."""
+
+    __slots__ = ()
+
+    @property
+    def is_encrypted(self):
+        """Whether it is encrypted by age."""
+        return self.file.endswith(AGE)
+
+    @property
+    def is_gzipped(self):
+        """Whether what pg_dump wrote as plain text is one stream of gzip."""
+        return self.file.removesuffix(AGE).endswith(".gz")
 
 
 def check_label(label):
@@ -45,11 +61,23 @@ def read_name(file):
         seconds = calendar.timegm(time.strptime(found[1], TIME_FORM))
     except ValueError:
         return None
-    return Name(file, seconds, found[2], ENDINGS[found[3]])
+    return Name(file, seconds, found[2], ENDINGS[found[3].removesuffix(AGE)])
 
 
-def ending_of(form, compressed):
-    """The ending of a format; a plain dump that is compressed is a `.sql.gz`."""
-    if form == PLAIN:
-        return ".sql.gz" if compressed else ".sql"
-    return ".dump" if form == CUSTOM else ".dir"
+def object_file(name):
+    """What a backup of this Name is called in an object store."""
+    return name.file + TAR if name.format == DIRECTORY else name.file
+
+
+def read_object_name(file):
+    """The Name of an object, or None where it is not a backup's."""
+    name = read_name(file.removesuffix(TAR))
+    return name if name and object_file(name) == file else None
+
+
+def ending_of(form, compressed, encrypted=False):
+    """The ending of a format; a plain dump that is compressed is a `.sql.gz`, what is encrypted ends in `.age`."""
+    if form == DIRECTORY:
+        return ".dir"
+    plain = (".sql.gz" if compressed else ".sql") if form == PLAIN else ".dump"
+    return plain + AGE if encrypted else plain

@@ -9,28 +9,24 @@ from __future__ import annotations
 import time
 from collections import namedtuple
 
+from nself_core.backups import comparison, in_place, load, swap
 from nself_core.backups import folder as folders
-from nself_core.backups import load, swap
-from nself_core.backups.verify import DAMAGED, examine
+from nself_core.backups.age import readable
+from nself_core.backups.pooler import Paused, is_enabled
+from nself_core.backups.room import refuse_full
+from nself_core.backups.verify import DAMAGED, GOOD, examine
+from nself_core.bookkeeping.lock import take_lock
 from nself_core.bookkeeping.proof import LOCK_KEY
 from nself_core.bookkeeping.protection import refuse_protected
 from nself_core.failures import CheckFailed, Failure, LockHeld, Refused, SqlFailure, UsageFailure
 from nself_core.output import Report, bytes_text, duration_text
 from nself_core.plan import Plan, Step
 from nself_core.postgres.session import ConnectionLost, StatementFailed
+from nself_core.processes import Undisturbed
 from nself_core.sql.quoting import identifier
 
-SQL_ROWS = """
-SELECT count(*) AS tables, coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint AS rows
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
-"""
-
-SQL_TABLES = """
-SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, c.reltuples::bigint AS rows
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
-"""
+KEPT_ASIDE = "in the database that steps aside only"
+KEPT_INSIDE = "in the safety backup only, where there is one; until all is loaded nobody reads or writes"
 
 SAFETY_LABEL = "before-restore"
 
@@ -65,12 +61,13 @@ def choose(folder, settings, database_name, file):
     )
 
 
-def check(database, backup, facts):
+def check(database, backup, facts, is_here=True):
     """Warnings about a Backup that may be restored. Raises CheckFailed for one that may not.
 
-    Argument: `facts`, of `manifest.read_facts`, of the present database.
+    Arguments: `facts`, of `manifest.read_facts`, of the present database; `is_here`, whether the backup is, so that it
+    can be read; one that is fetched first is read then.
     """
-    state, reason = examine(database, backup)
+    state, reason = examine(database, backup) if is_here else (GOOD, None)
     if state == DAMAGED:
         raise CheckFailed(f"the backup is damaged: {reason}", "choose another one with --file", file=backup.shown)
     manifest = backup.manifest
@@ -94,19 +91,28 @@ def _differences(manifest, facts):
         yield f"the backup wants extensions that the present database has not: {', '.join(lacking)}"
 
 
-def plan_restore(database, backup, facts, jobs, safety):
+def plan_restore(database, backup, facts, jobs, safety, inside=False, is_here=True):
     """The Plan of `restore`: every step, and what is lost by it.
 
-    Arguments: `facts`, of `manifest.read_facts`; `safety`, the Plan of the safety backup, or None.
+    Arguments: `facts`, of `manifest.read_facts`; `safety`, the Plan of the safety backup, or None; `inside`, whether
+    it is done inside the database, with none beside it; `is_here`, as of `check`.
     """
     refuse_protected(database)
+    backup = readable(backup)
+    load.check_jobs(database, backup, jobs)
+    if not inside:
+        in_place.refuse_beside(database)
     if backup.name.format == "plain" and backup.manifest is None:
         raise Refused(
             f"{backup.shown} is a plain dump without a manifest: what stands in it would be run unseen",
             "read it, and run it yourself with psql",
         )
-    warnings = check(database, backup, facts)
     name = facts["database"]
+    warnings = [*check(database, backup, facts, is_here), *_left_behind(database, name)]
+    refuse_full(database, backup.manifest)
+    losses = _losses(database, backup, facts, inside)
+    if inside:
+        return Plan(in_place.steps_of(backup, facts, jobs, safety), warnings, loses=losses, asks_everywhere=True)
     (likeness,) = database.rows(swap.SQL_LIKENESS, name=name)
     safe = safety.steps[0].work if safety else None
     job = Job(backup, name, likeness, jobs, safe, facts["server_version"])
@@ -115,26 +121,30 @@ def plan_restore(database, backup, facts, jobs, safety):
     titles += [
         f"create database {new}, with the owner, settings and grants of {name}",
         f"load {backup.shown} into it, analyze it, and compare its tables with the manifest's",
-        f"end the sessions in {name}, and in one transaction rename it to {aside} and {new} to {name}",
+        _swap_title(database, name, new, aside),
     ]
     steps = [Step("restore", title, None, None, True, job) for title in titles]
-    return Plan(steps, warnings, loses=_losses(database, backup, facts), asks_everywhere=True)
+    return Plan(steps, warnings, loses=losses, asks_everywhere=True)
 
 
-def _losses(database, backup, facts):
+def _swap_title(database, name, new, aside):
+    pause = "pause pgBouncer, " if is_enabled(database.settings) else ""
+    return f"{pause}end the sessions in {name}, and in one transaction rename it to {aside} and {new} to {name}"
+
+
+def _left_behind(database, name):
+    """A warning for each database that a restore has begun to fill and never finished."""
+    for row in database.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, swap.RESTORE)):
+        size = bytes_text(row["size_bytes"])
+        yield f"database {row['name']} ({size}) is left of a restore that did not end: nself-db restore --clean"
+
+
+def _losses(database, backup, facts, inside):
     """Lines that say what the present database holds and what comes in its place."""
-    now = database.rows(SQL_ROWS)[0]
-    age = duration_text(max(time.time() - backup.name.seconds, 0))
-    lines = [f"now: {now['tables']} tables, about {now['rows']} rows, {bytes_text(facts['size_bytes'])}"]
-    manifest = backup.manifest
-    if manifest:
-        rows = sum(max(count, 0) for count in manifest["estimated_rows"].values())
-        lines.append(
-            f"then: {len(manifest['estimated_rows'])} tables, about {rows} rows, as of {manifest['started_at']} "
-            f"({age} ago), from {manifest['env']}, database {manifest['database']}"
-        )
-    lines.append(f"what was written since {backup.shown} was taken is in the database that steps aside only")
-    return lines
+    age = max(time.time() - backup.name.seconds, 0)
+    lines = comparison.lines(comparison.read_present(database, facts), backup.manifest, age)
+    kept = KEPT_INSIDE if inside else KEPT_ASIDE
+    return [*lines, f"what was written since {backup.shown} was taken is {kept}"]
 
 
 def perform(database, job, take, tell):
@@ -146,22 +156,22 @@ def perform(database, job, take, tell):
     keeper = database.sibling(swap.maintenance_name(job.name))
     try:
         _lock(keeper, job.name)
+        take_lock(database, 0, tell)  # what a migration does meanwhile would be in the database that steps aside
         safety = take(job.safety).data["file"] if job.safety else None
         new, aside = (_free_name(keeper, job.name, kind, begun) for kind in (swap.RESTORE, swap.BEFORE))
         keeper.execute(swap.sql_create(new, job.likeness))
         try:
-            _fill(database.sibling(new), job, new, tell)
+            warnings = _fill(database.sibling(new), job, new, tell)
             keeper.execute("BEGIN", *swap.sql_dress(new, job.likeness), "COMMIT")
-            tell(f"swapping {job.name} and {new}")
-            refuse_protected(database)  # a long restore: somebody may have protected it meanwhile
-            database.close()
-            swap_databases(keeper, job.name, new, aside)
+            take_lock(database, 0, tell)  # once more: a session that was lost in a long load has lost its lock, too
+            refuse_protected(database)  # and somebody may have protected it meanwhile
+            warnings += swap_databases(database, keeper, (job.name, new, aside), tell)
         except BaseException as error:
             _drop(database, job.name, new, error)
             raise
     finally:
         keeper.close()
-    return _report(job, aside, safety, time.time() - begun)
+    return _report(job, aside, safety, time.time() - begun)._replace(warnings=warnings)
 
 
 def _free_name(keeper, name, kind, seconds):
@@ -178,40 +188,35 @@ def _lock(keeper, name):
 
 
 def _fill(target, job, new, tell):
-    """Load the backup into the new database and look whether it is what the manifest says."""
+    """Load the backup into the new database, look whether it is what the manifest says, and return warnings."""
     try:
         tell(f"loading {job.backup.shown} into {new}")
         load.load(target, job.backup, job.jobs, job.server_version)
         tell(f"analyzing {new}")
         target.execute("ANALYZE")
-        _compare(target, job.backup.manifest)
+        return comparison.compare(target, job.backup.manifest)
     finally:
         target.close()
 
 
-def _compare(target, manifest):
-    """Raise CheckFailed where tables of the manifest are not there, or one that held rows is empty."""
-    if manifest is None:
-        return
-    present = {row["name"]: row["rows"] for row in target.rows(SQL_TABLES)}
-    wanted = manifest["estimated_rows"]
-    absent = sorted(set(wanted) - set(present))
-    empty = sorted(name for name, rows in wanted.items() if rows > 0 and present.get(name) == 0)
-    if absent or empty:
-        told = [f"{len(absent)} tables are absent: {', '.join(absent[:5])}"] if absent else []
-        told += [f"{len(empty)} tables are empty that were not: {', '.join(empty[:5])}"] if empty else []
-        raise CheckFailed(f"what was restored is not what the manifest says: {'; '.join(told)}")
+def swap_databases(database, keeper, names, tell):
+    """Let two databases change places, and return warnings; where it fails, connections are let in again.
 
-
-def swap_databases(keeper, present, new, aside):
-    """Let the two change places; where that fails, connections are let in again."""
-    try:
-        keeper.session().execute(*swap.sql_swap(present, new, aside))
-    except (StatementFailed, ConnectionLost) as failed:
-        keeper.close()
-        keeper.execute(swap.sql_open(present))
-        message = failed.error.message if isinstance(failed, StatementFailed) else failed.text
-        raise SqlFailure(f"{present} could not be renamed, and stays as it was: {message}") from None
+    Signals come too late from here on: the server ends what it was sent, and what came of it is to be told.
+    Arguments: `names`, the present one's, the new one's, and that under which the present one steps aside.
+    """
+    present = names[0]
+    database.close()
+    with Undisturbed(), Paused(database, present, tell) as pause:
+        tell(f"swapping {present} and {names[1]}")
+        try:
+            keeper.session().execute(*swap.sql_swap(*names))
+        except (StatementFailed, ConnectionLost) as failed:
+            keeper.close()
+            keeper.execute(swap.sql_open(present))
+            message = failed.error.message if isinstance(failed, StatementFailed) else failed.text
+            raise SqlFailure(f"{present} could not be renamed, and stays as it was: {message}") from None
+    return pause.warnings
 
 
 def _drop(database, name, new, error):
@@ -249,7 +254,7 @@ def plan_undo(database, name):
     aside = found[-1]
     now = _free_name(keeper, name, swap.BEFORE, time.time())
     keeper.close()
-    title = f"end the sessions in {name}, and in one transaction rename it to {now} and {aside['name']} to {name}"
+    title = _swap_title(database, name, aside["name"], now)
     loses = [
         f"{name} as it is now steps aside as {now}",
         f"{aside['name']} ({bytes_text(aside['size_bytes'])}) returns",
@@ -258,17 +263,19 @@ def plan_undo(database, name):
     return Plan([step], loses=loses, asks_everywhere=True)
 
 
-def perform_undo(database, step):
-    """Swap back and return the Report."""
+def perform_undo(database, step, tell):
+    """Swap back and return the Report. Argument: `tell(text)`, progress."""
     name, back, aside = step.work
     keeper = database.sibling(swap.maintenance_name(name))
     try:
         _lock(keeper, name)
-        database.close()
-        swap_databases(keeper, name, back, aside)
+        take_lock(database, 0, tell)
+        refuse_protected(database)
+        warnings = swap_databases(database, keeper, (name, back, aside), tell)
     finally:
         keeper.close()
-    return Report({"database": name, "before": aside}, (), f"{back} is {name} again; what was there is {aside}")
+    told = f"{back} is {name} again; what was there is {aside}"
+    return Report({"database": name, "before": aside}, (), told, warnings)
 
 
 def plan_clean(database, name):

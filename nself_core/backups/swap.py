@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from nself_core.sql.quoting import identifier, literal
+from nself_core.sql.quoting import dollar, identifier, literal
 
 BEFORE, RESTORE = "before", "restore"
 LONGEST_NAME = 63  # bytes (NAMEDATALEN - 1)
@@ -18,8 +18,25 @@ WAIT_SECONDS = 15  # for the ended sessions to be gone
 SQL_DATABASES = """
 SELECT d.datname AS name, d.datallowconn AS open, pg_catalog.pg_database_size(d.oid) AS size_bytes,
        pg_catalog.shobj_description(d.oid, 'pg_database') AS comment
-FROM pg_catalog.pg_database d WHERE pg_catalog.starts_with(d.datname, :prefix) ORDER BY d.datname
+FROM pg_catalog.pg_database d
+WHERE pg_catalog.starts_with(d.datname, :prefix)
+  AND pg_catalog.substr(d.datname, pg_catalog.length(:prefix) + 1) ~ '^[0-9]{14}$'
+ORDER BY d.datname
 """
+
+FAILED = "nself.failed"  # the setting by which a swap tells, behind its last COMMIT, why there was none
+
+# For a block that declares `wanted` and `deadline`.
+ENDING = """LOOP
+        PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+        WHERE datname = ANY (wanted) AND pid <> pg_catalog.pg_backend_pid();
+        EXIT WHEN NOT FOUND;
+        IF pg_catalog.clock_timestamp() > deadline THEN
+            RAISE EXCEPTION 'sessions in % do not end', wanted;
+        END IF;
+        PERFORM pg_catalog.pg_sleep(0.05);
+        PERFORM pg_catalog.pg_stat_clear_snapshot();
+    END LOOP;"""
 
 # What `CREATE DATABASE` and the statements behind it need to make a second database like the first.
 SQL_LIKENESS = """
@@ -109,38 +126,43 @@ def _setting_name(name):
 def sql_swap(present, new, aside):
     """The statements by which `new` becomes `present` and what was there becomes `aside`; sent as one message.
 
-    Each COMMIT ends what stands before it: sessions see a database closed only once that is committed.
+    The first COMMIT stands where it does because sessions see a database closed only once that is committed. From there
+    on the server lets connections in again by itself where it fails: whoever has sent this may be gone by then.
     """
+    opened = literal(sql_open(present))
     return (
+        f"SELECT pg_catalog.set_config('{FAILED}', '', false)",
         f"ALTER DATABASE {identifier(present)} WITH ALLOW_CONNECTIONS false",
         "COMMIT",
-        sql_end_sessions((present, new)),
+        "DO "
+        + dollar(f"""{_deadline((present, new))}
+BEGIN
+    {ENDING}
+    EXECUTE {literal(f"ALTER DATABASE {identifier(present)} RENAME TO {identifier(aside)}")};
+    EXECUTE {literal(f"ALTER DATABASE {identifier(new)} RENAME TO {identifier(present)}")};
+    EXECUTE {literal(sql_open(aside))};
+EXCEPTION WHEN OTHERS OR query_canceled THEN
+    EXECUTE {opened};
+    PERFORM pg_catalog.set_config('{FAILED}', SQLERRM, false);
+END"""),
         "COMMIT",
-        "BEGIN",
-        f"ALTER DATABASE {identifier(present)} RENAME TO {identifier(aside)}",
-        f"ALTER DATABASE {identifier(new)} RENAME TO {identifier(present)}",
-        f"ALTER DATABASE {identifier(aside)} WITH ALLOW_CONNECTIONS true",
-        "COMMIT",
+        f"""DO $nself$ BEGIN
+    IF pg_catalog.current_setting('{FAILED}') <> '' THEN
+        RAISE EXCEPTION '%', pg_catalog.current_setting('{FAILED}');
+    END IF;
+END $nself$""",
     )
 
 
 def sql_end_sessions(names):
     """A DO statement that ends the sessions of databases and waits until they are gone."""
+    return "DO " + dollar(f"{_deadline(names)}\nBEGIN\n    {ENDING}\nEND")
+
+
+def _deadline(names):
     wanted = ", ".join(literal(name) for name in names)
-    return f"""DO $nself$
-DECLARE deadline timestamptz := pg_catalog.clock_timestamp() + interval '{WAIT_SECONDS} seconds';
-BEGIN
-    LOOP
-        PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-        WHERE datname IN ({wanted}) AND pid <> pg_catalog.pg_backend_pid();
-        EXIT WHEN NOT FOUND;
-        IF pg_catalog.clock_timestamp() > deadline THEN
-            RAISE EXCEPTION 'sessions in % do not end', ARRAY[{wanted}];
-        END IF;
-        PERFORM pg_catalog.pg_sleep(0.05);
-        PERFORM pg_catalog.pg_stat_clear_snapshot();
-    END LOOP;
-END $nself$"""
+    return f"""DECLARE deadline timestamptz := pg_catalog.clock_timestamp() + interval '{WAIT_SECONDS} seconds';
+    wanted name[] := ARRAY[{wanted}];"""
 
 
 def sql_open(name):

@@ -1,24 +1,37 @@
-"""Takes a backup: pg_dump beside the server, its stream hashed and written in one pass, its manifest last.
+"""Takes a backup: pg_dump beside the server, its stream hashed, encrypted, written and sent in one pass.
 
 Until its manifest stands beside it, nothing looks like a backup: the dump is written under a hidden name, brought to
-disk, and only then given its own. What a killed run leaves is a hidden `.part`, which `backup prune` removes.
+disk, and only then given its own. What a killed run leaves is a hidden `.part`, which `backup prune` removes; in the
+object store, an upload that was never completed, which `backup prune --remote` takes back.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import time
 from collections import namedtuple
 
 from nself_core.backups import folder as folders
+from nself_core.backups import remote as remotes
+from nself_core.backups import send, verify_remote
+from nself_core.backups.age import Encrypting, check_recipients, read_recipients, sealed
 from nself_core.backups.manifest import document, write_manifest
-from nself_core.backups.names import CUSTOM, DIRECTORY, MANIFEST, PLAIN, check_label, ending_of, file_name
+from nself_core.backups.names import (
+    CUSTOM,
+    DIRECTORY,
+    MANIFEST,
+    PLAIN,
+    TAR,
+    check_label,
+    ending_of,
+    file_name,
+    read_name,
+)
 from nself_core.backups.tar import Unpacking
-from nself_core.backups.verify import GOOD, examine
-from nself_core.failures import CheckFailed, FileFailure, Unreachable, UsageFailure
+from nself_core.backups.verify import GOOD, HASH_ONLY, UNREAD, examine
+from nself_core.failures import CheckFailed, Unreachable, UsageFailure
 from nself_core.output import Report, bytes_text, duration_text
 from nself_core.plan import Plan, Step
 from nself_core.postgres.tools import ToolFailed, command_of, failure_of_tool, program_version, stream
@@ -35,24 +48,30 @@ DIRECTORY_IN_CONTAINER = (
 )
 COMPRESSION = re.compile(r"[0-9]|(zstd|lz4)(?::[0-9]{1,3})?")
 
-Job = namedtuple("Job", "folder shown label format ending arguments facts details verify")
+Job = namedtuple("Job", "folder label format ending arguments facts details verify recipients destination keeps")
 Job.__doc__ = """A backup to take.
 
-`folder`, where it goes, and `shown`, the same for people; `label`, `format` and `ending`, of its name; `arguments`, for
-pg_dump; `facts`, the manifest's of the database; `details`, the manifest's of who takes it; `verify`, whether it is
-read whole afterwards.
+`folder`, the Folder where it goes; `label`, `format` and `ending`, of its name; `arguments`, for pg_dump; `facts`, the
+manifest's of the database; `details`, the manifest's of who takes it; `verify`, whether it is read whole afterwards;
+`recipients`, for whom it is encrypted; `destination`, the send.Destination where it is uploaded to, or None; `keeps`,
+whether it is written to the folder.
 """
 
-
-Options = namedtuple("Options", "label format compress jobs verify")
+Options = namedtuple("Options", "label format compress jobs verify remote no_local", defaults=(False, False))
 Options.__doc__ = "The options of `backup` by which `plan_backup` plans, for who takes one without a command line."
+
+Dumped = namedtuple("Dumped", "bytes sha256 words plain")
+Dumped.__doc__ = """What was dumped.
+
+Its `bytes` and SHA-256 in hex, what pg_dump said, and of what was encrypted the same two as {"bytes", "sha256"}.
+"""
 
 
 def plan_backup(settings, facts, args):
     """The Plan of `backup`.
 
-    Arguments: `facts`, of `manifest.read_facts`; `args`, the options: label, format, compress, jobs, verify. Raises
-    UsageFailure for what pg_dump, or this server's version, does not take.
+    Arguments: `facts`, of `manifest.read_facts`; `args`, the options, as those of Options. Raises UsageFailure for what
+    pg_dump, or this server's version, does not take, Unreachable where there is no `age` to encrypt with.
     """
     label, form, compress, jobs = args.label, args.format, args.compress, args.jobs
     check_label(label)
@@ -61,18 +80,53 @@ def plan_backup(settings, facts, args):
         raise UsageFailure(f"--jobs works with --format directory only, not with {form}")
     if jobs is not None:
         arguments.append(f"--jobs={jobs}")
-    ending = ending_of(form, compress not in (None, "0"))
+    recipients = read_recipients(settings)
+    _check_stream(form, recipients, args)
+    check_recipients(recipients)
+    destination = None
+    if args.remote:
+        destination = send.Destination(remotes.open_remote(settings), settings.env, facts["database"])
+    ending = ending_of(form, compress not in (None, "0"), bool(recipients))
     details = {"format": form, "label": label, "env": settings.env, "project": settings.project_name}
-    found = folders.backup_folder(settings)
-    job = Job(found.path, found.shown, label, form, ending, arguments, facts, details, args.verify)
-    name = os.path.join(found.shown, file_name(time.time(), label, ending))
-    steps = [
-        Step("backup", f"dump {facts['database']} into {name}: pg_dump {' '.join(arguments)}", work=job),
-        Step("backup", f"write what it is of, and its SHA-256, into {name}{MANIFEST}"),
-    ]
-    if args.verify:
-        steps.append(Step("backup", f"read {name} whole"))
-    return Plan(steps)
+    job = Job(
+        folders.backup_folder(settings), label, form, ending, arguments, facts, details, args.verify, recipients,
+        destination, not args.no_local,
+    )  # fmt: skip
+    return Plan([Step("backup", title, work=job) for title in _titles(job)])
+
+
+def _check_stream(form, recipients, args):
+    """Raise UsageFailure where a folder is wanted and only a stream will do."""
+    if args.no_local and not args.remote:
+        raise UsageFailure("--no-local leaves no backup at all without --remote")
+    if form == DIRECTORY and args.no_local:
+        raise UsageFailure(
+            "--no-local sends a stream, and a directory is none", "leave out --no-local, or use --format custom"
+        )
+    if form == DIRECTORY and recipients:
+        raise UsageFailure("a directory is not encrypted: age takes a stream", "use --format custom")
+
+
+def _titles(job):
+    """What taking a backup does, step by step, for people."""
+    name = file_name(time.time(), job.label, job.ending)
+    file, key = os.path.join(job.folder.shown, name), None
+    if job.destination:
+        tar = TAR if job.format == DIRECTORY else ""
+        key = remotes.shown_key(job.destination.remote, send.key_of(job.destination, name + tar))
+    encrypted = f", encrypted by age for {', '.join(job.recipients)}" if job.recipients else ""
+    target = f" into {file}" if job.keeps else ""
+    yield f"dump {job.facts['database']}{target}{encrypted}: pg_dump {' '.join(job.arguments)}"
+    if key and job.format != DIRECTORY:
+        yield f"send it meanwhile to {key}, in parts"
+    if job.keeps:
+        yield f"write what it is of, and its SHA-256, into {file}{MANIFEST}"
+    if key and job.format == DIRECTORY:
+        yield f"send it as a tar to {key}, in parts"
+    if key:
+        yield f"store its manifest, last, as {key}{MANIFEST}"
+    if job.verify:
+        yield f"read {file if job.keeps else key} whole"
 
 
 def compression(form, compress, facts):
@@ -93,34 +147,92 @@ def compression(form, compress, facts):
 def take(database, job, progress):
     """Take the backup of a Job and return the Report.
 
-    Argument: `progress(done)`, told the bytes so far. Raises Unreachable (no server, disk full), SqlFailure (pg_dump's
-    own words), FileFailure.
+    Argument: `progress(done)`, told the bytes so far. Raises Unreachable (no server, disk full, no object store),
+    CredentialsRefused (of the store), SqlFailure (pg_dump's own words), FileFailure.
     """
     begun = time.time()
+    sending = send.Sending(job.destination, not job.keeps) if job.destination else None
     try:
-        os.makedirs(job.folder, mode=0o700, exist_ok=True)
-        name, part = folders.reserve(job.folder, begun, job.label, job.ending)
-        path = os.path.join(job.folder, name)
-        try:
-            size, digest, words = _dump(database, job, part, progress)
-            version, words = program_version(words)
-            roles, unread = _globals(database, job)
-            finished = time.time()
-            dump = {"file": name, "bytes": size, "sha256": digest, "pg_dump": version, "globals": roles}
-            times = {"started_at": _stamp(begun), "finished_at": _stamp(finished)}
-            _finish(part, path, document(job.facts, {**job.details, **dump, **times}))
-        except BaseException:
-            with contextlib.suppress(OSError):  # why it failed is the news
-                folders.remove(part)
-            raise
+        name, dumped, warnings = (_take_here if job.keeps else _take_away)(database, job, begun, sending, progress)
     except OSError as error:
-        raise write_failure(job.shown, error) from error
+        raise folders.write_failure(job.folder.shown, error) from error
     except ToolFailed as failed:
         raise failure_of_tool(database, failed) from None
+    finally:
+        if sending:
+            sending.leave()
+    seconds = time.time() - begun
     if job.verify:
-        _verify(database, job, name)
-    warnings = [*(line for line in words.split("\n") if "warning: " in line), *unread]
-    return _report(job, name, size, digest, finished - begun, warnings)
+        warnings += _verify(database, job, name)
+    return _report(job, name, dumped, seconds, warnings, sending)
+
+
+def _take_here(database, job, begun, sending, progress):
+    """Take it into the folder, and beside that send it; returns its name, the Dumped and warnings."""
+    place = job.folder.path
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    name, part = _reserve(job, begun, sending)
+    path = os.path.join(place, name)
+    try:
+        dumped = _dump(database, job, part, sending, progress)
+        manifest, warnings = _manifest(database, job, name, dumped, begun)
+        _finish(part, path, manifest)
+    except BaseException:
+        with contextlib.suppress(OSError):  # why it failed is the news
+            folders.remove(part)
+        raise
+    if sending:
+        if job.format == DIRECTORY:
+            send.send_file(sending, path, progress)
+        sending.finish(lambda done: send.object_manifest(manifest, done))
+    return name, dumped, warnings
+
+
+def _reserve(job, seconds, sending):
+    """A name that is free here and in the object store, and the path of its hidden part; see `folder.reserve`."""
+    while True:
+        name, part = folders.reserve(job.folder.path, seconds, job.label, job.ending)
+        if sending is None or _is_begun(sending, name + (TAR if job.format == DIRECTORY else ""), part):
+            return name, part
+        folders.remove(part)
+        seconds = read_name(name).seconds + 1
+
+
+def _is_begun(sending, file, part):
+    """Whether the object `file` is not there yet, and so the upload's; where nobody can tell, `part` is not left."""
+    try:
+        is_free = sending.is_free(file)
+    except BaseException:
+        folders.remove(part)
+        raise
+    if is_free:
+        sending.begin(file)
+    return is_free
+
+
+def _take_away(database, job, begun, sending, progress):
+    """Take it into the object store alone; returns what `_take_here` does."""
+    seconds = begun
+    while not sending.is_free(file_name(seconds, job.label, job.ending)):
+        seconds += 1
+    name = file_name(seconds, job.label, job.ending)
+    sending.begin(name)
+    dumped = _dump_stream(database, job, [sending], progress)
+    manifest, warnings = _manifest(database, job, name, dumped, begun)
+    sending.finish(lambda done: manifest)
+    return name, dumped, warnings
+
+
+def _manifest(database, job, name, dumped, begun):
+    """The manifest of what was dumped, and warnings."""
+    version, words = program_version(dumped.words)
+    roles, unread = _globals(database, job)
+    dump = {"file": name, "bytes": dumped.bytes, "sha256": dumped.sha256, "pg_dump": version, "globals": roles}
+    times = {"started_at": _stamp(begun), "finished_at": _stamp(time.time())}
+    whole = document(job.facts, {**job.details, **dump, **times})
+    if job.recipients:
+        whole = sealed({**whole, "content": dumped.plain}, job.recipients)
+    return whole, [*(line for line in words.split("\n") if "warning: " in line), *unread]
 
 
 def _finish(part, path, manifest):
@@ -136,31 +248,47 @@ def _finish(part, path, manifest):
 
 
 def _verify(database, job, name):
-    backup = folders.find_backup(folders.Folder(job.folder, job.shown), os.path.join(job.folder, name))
-    state, reason = examine(database, backup)
-    if state != GOOD:
-        raise CheckFailed(f"the backup was written, and cannot be read: {reason}", file=os.path.join(job.shown, name))
+    """Read the backup whole; returns warnings."""
+    if job.keeps:
+        shown = os.path.join(job.folder.shown, name)
+        state, reason = examine(database, folders.find_backup(job.folder, os.path.join(job.folder.path, name)))
+    else:
+        remote = job.destination.remote
+        found = remotes.find_backup(remote, name, job.destination.database, job.folder.identity)
+        shown, (state, reason) = found.shown, verify_remote.examine(database, remote, found, job.folder)
+    if state not in (GOOD, UNREAD):
+        raise CheckFailed(f"the backup was written, and cannot be read: {reason}", file=shown)
+    return [f"{shown}: {HASH_ONLY}"] if state == UNREAD else []
 
 
-def write_failure(place, error):
-    """The failure of a backup folder that cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unreachable(f"the disk is full: {place}", "make room, or set BACKUP_DIR to another place")
-    return FileFailure(f"cannot be written: {error.strerror}", file=place)
-
-
-def _dump(database, job, part, progress):
-    """Dump into `part`, a file or a folder that is there; returns (bytes, SHA-256 in hex, what pg_dump said)."""
-    version = job.facts["server_version"]
+def _dump(database, job, part, sending, progress):
+    """Dump into `part`, a file or a folder that is there, and beside it to `sending`; returns the Dumped."""
     if job.format == DIRECTORY:
-        words = _dump_directory(database, job, part, version, progress)
-        return (*folders.measure_folder(part), words)
+        words = _dump_directory(database, job, part, job.facts["server_version"], progress)
+        size, digest = folders.measure_folder(part)
+        return Dumped(size, digest, words, None)
     with open(part, "wb") as file:
-        sink = folders.HashingFile(file, progress)
-        words = stream(command_of(database, "pg_dump", job.arguments, version, True), sink)
+        dumped = _dump_stream(database, job, [file.write, *([sending] if sending else [])], progress)
         file.flush()
         os.fsync(file.fileno())
-    return sink.size, sink.hexdigest, words
+    return dumped
+
+
+def _dump_stream(database, job, sinks, progress):
+    """Dump to each of `sinks`, functions of bytes, encrypted where there are recipients; returns the Dumped."""
+    measuring = folders.Measuring(sinks, progress)
+    command = command_of(database, "pg_dump", job.arguments, job.facts["server_version"], True)
+    if not job.recipients:
+        words = stream(command, measuring)
+        return Dumped(measuring.size, measuring.hexdigest, words, None)
+    encrypting = Encrypting(job.recipients, measuring)
+    try:
+        words = stream(command, encrypting)
+        encrypting.finish()
+    finally:
+        encrypting.end()
+    plain = {"bytes": encrypting.size, "sha256": encrypting.hexdigest}
+    return Dumped(measuring.size, measuring.hexdigest, words, plain)
 
 
 def _dump_directory(database, job, part, version, progress):
@@ -207,15 +335,20 @@ def _globals(database, job):
     return text.decode("utf-8", "replace"), []
 
 
-def _report(job, name, size, digest, seconds, warnings):
-    file = os.path.join(job.shown, name)
+def _report(job, name, dumped, seconds, warnings, sending):
+    """The Report. Raises what says that the upload did not happen, where it did not."""
+    file = os.path.join(job.folder.shown, name) if job.keeps else None
+    trouble = sending.trouble if sending else None
+    key = sending.shown if sending and not trouble else None
     data = {
         "file": file,
         "format": job.format,
-        "bytes": size,
-        "sha256": digest,
-        "remote": None,
+        "bytes": dumped.bytes,
+        "sha256": dumped.sha256,
+        "remote": key,
         "duration_ms": round(seconds * 1000),
     }
-    told = f"{bytes_text(size)} in {duration_text(seconds)}"
-    return Report(data, (), f"backed up {job.facts['database']} to {file}: {told}", warnings)
+    send.raise_trouble(trouble, file, data, warnings)
+    told = f"{bytes_text(dumped.bytes)} in {duration_text(seconds)}"
+    places = " and ".join(filter(None, (file, key)))
+    return Report(data, (), f"backed up {job.facts['database']} to {places}: {told}", warnings)

@@ -28,6 +28,12 @@ def tar_of(path):
     yield bytes(2 * BLOCK)
 
 
+def tar_size(path):
+    """How many bytes `tar_of` gives. Raises OSError."""
+    sizes = [os.path.getsize(os.path.join(path, name)) for name in os.listdir(path)]
+    return sum(BLOCK + size + -size % BLOCK for size in sizes) + 2 * BLOCK
+
+
 def chunks(path):
     """A file's bytes, in pieces. Raises OSError."""
     with open(path, "rb") as file:

@@ -7,11 +7,13 @@ flipped bit in an uncompressed dump passes even the whole reading, which is why 
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import re
 import zlib
 
 from nself_core.backups import folder as folders
+from nself_core.backups.age import IDENTITY, decrypted, require_identity
 from nself_core.backups.manifest import read_manifest
 from nself_core.backups.names import CUSTOM, DIRECTORY, PLAIN
 from nself_core.backups.tar import CHUNK, chunks, tar_of
@@ -19,7 +21,8 @@ from nself_core.failures import CheckFailed, FileFailure, Unreachable
 from nself_core.output import Report, Table
 from nself_core.postgres.tools import ToolFailed, failure_of_tool, host_command, offline_command, stream
 
-GOOD, DAMAGED, UNKNOWN = "good", "damaged", "without manifest"
+GOOD, DAMAGED, UNKNOWN, UNREAD = "good", "damaged", "without manifest", "not decrypted"
+HASH_ONLY = f"only its hash was compared: it is encrypted, and {IDENTITY} is not set"
 # What pg_dump writes behind everything else; since August 2025 it gives at the end the word it gave at the head, too.
 LAST_WORDS = re.compile(rb"\n-- PostgreSQL database dump complete\n--\s+(?:\\unrestrict (\w+)\n\s*)?\Z")
 FIRST_WORD = re.compile(rb"^\\restrict (\w+)$", re.MULTILINE)
@@ -34,20 +37,30 @@ FOLDER_IN_CONTAINER = (
 )
 
 
-def check(database, backups, progress):
-    """The Report of `backup verify`: each of the Backups, hashed and read whole. Exit code 1 where one is damaged."""
+def check(examined, backups, progress):
+    """The Report of `backup verify`: each of the backups, hashed and read whole. Exit code 1 where one is damaged.
+
+    Argument: `examined(backup)`, its (state, reason or None).
+    """
     rows = []
     for backup in backups:
         progress(f"reading {backup.shown}")
-        state, reason = examine(database, backup)
+        state, reason = examined(backup)
         rows.append({"file": backup.shown, "bytes": backup.bytes, "state": state, "reason": reason})
     damaged = [row for row in rows if row["state"] == DAMAGED]
     table = Table(("backup", "state", "reason"), [(row["file"], row["state"], row["reason"]) for row in rows])
+    return Report({"backups": rows}, [table] if rows else [], _summary(rows, damaged), (), 1 if damaged else 0)
+
+
+def _summary(rows, damaged):
     count = len(rows)
-    summary = f"{count} backup{'' if count == 1 else 's'} read whole" if rows else "no backups"
     if damaged:
-        summary = f"{len(damaged)} of {count} backups damaged"
-    return Report({"backups": rows}, [table] if rows else [], summary, (), 1 if damaged else 0)
+        return f"{len(damaged)} of {count} backups damaged"
+    unread = sum(row["state"] == UNREAD for row in rows)
+    told = f"{count} backup{'' if count == 1 else 's'}"
+    if unread:
+        return f"{told} compared with the manifest's hash, {count - unread} of them read whole"
+    return f"{told} read whole" if rows else "no backups"
 
 
 def examine(database, backup):
@@ -61,44 +74,65 @@ def examine(database, backup):
         return DAMAGED, f"{failure.message}: {os.path.basename(failure.file)}"
     except OSError as error:
         return DAMAGED, f"it cannot be read: {error.strerror}"
-    if manifest and (size, digest) != (manifest["bytes"], manifest["sha256"]):
-        told = f"{size} bytes" if size != manifest["bytes"] else "the same size, but another SHA-256"
-        return DAMAGED, f"it is not as it was written: {told} (of {manifest['bytes']} bytes)"
-    reason = read_whole(database, backup)
+    reason = difference(manifest, size, digest) if manifest else None
+    if reason is None and backup.name.is_encrypted and backup.identity is None:
+        return (UNREAD, HASH_ONLY) if manifest else (UNKNOWN, f"it is encrypted, and {IDENTITY} is not set")
+    reason = reason or read_whole(database, backup.name, lambda: content(backup), backup.path)
     if reason:
         return DAMAGED, reason
     return (GOOD, None) if manifest else (UNKNOWN, "read whole, but nothing says what it should be")
 
 
-def read_whole(database, backup):
+def difference(manifest, size, digest):
+    """Why what has this size and SHA-256 is not what the manifest is of, or None where it is."""
+    if (size, digest) == (manifest["bytes"], manifest["sha256"]):
+        return None
+    told = f"{size} bytes" if size != manifest["bytes"] else "the same size, but another SHA-256"
+    return f"it is not as it was written: {told} (of {manifest['bytes']} bytes)"
+
+
+def content(backup):
+    """What pg_dump wrote, in pieces, decrypted; a folder as a tar. Raises OSError, and what `age.decrypted` raises."""
+    if backup.name.format == DIRECTORY:
+        return tar_of(backup.path)
+    if not backup.name.is_encrypted:
+        return chunks(backup.path)
+    require_identity(backup.identity, backup.shown)
+    return decrypted(backup.identity, chunks(backup.path))
+
+
+def read_whole(database, name, pieces, path):
     """Why a backup cannot be read to its end, or None where it can.
 
+    Arguments: its Name; `pieces()`, its content from the beginning; `path`, the folder that it is, where it is one.
     Raises Unreachable where no pg_restore is at hand, or none that knows this form of a dump.
     """
-    if backup.name.format == PLAIN:
-        return _read_plain(backup)
-    arguments = ["--file=/dev/null", *([backup.path] if backup.name.format == DIRECTORY else [])]
+    if name.format == PLAIN:
+        return _read_plain(name, pieces())
+    arguments = ["--file=/dev/null", *([path] if name.format == DIRECTORY else [])]
     here = host_command("pg_restore", arguments) if database.reach.kind == "container" else None
     try:
-        return _read_by(database, offline_command(database, "pg_restore", arguments), backup)
+        return _read_by(database, offline_command(database, "pg_restore", arguments), name, pieces)
     except Unreachable:
         if here is None:
             raise
-        return _read_by(database, here, backup)  # the container is not there: the host's own will do
+        return _read_by(database, here, name, pieces)  # the container is not there: the host's own will do
 
 
-def _read_by(database, command, backup):
+def _read_by(database, command, name, pieces):
     try:
-        if backup.name.format == CUSTOM:
-            stream(command, source=chunks(backup.path))
+        if name.format == CUSTOM:
+            stream(command, source=pieces())
         elif command.in_container:
             at = command.argv.index("sh")
             argv = [*command.argv[:at], "sh", "-c", FOLDER_IN_CONTAINER]
-            stream(command._replace(argv=argv), source=tar_of(backup.path))
+            stream(command._replace(argv=argv), source=pieces())
         else:
             stream(command)
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
+    except CheckFailed as failure:  # age's
+        return failure.message
     except ToolFailed as failed:
         return _reason(failure_of_tool(database, failed))
     return None
@@ -114,17 +148,46 @@ def _reason(failure):
     return failure.message
 
 
-def _read_plain(backup):
+class Pieces(io.RawIOBase):
+    """What a generator yields, as a file to read from."""
+
+    def __init__(self, pieces):
+        self._pieces = iter(pieces)
+        self._rest = memoryview(b"")
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        while not self._rest:
+            data = next(self._pieces, None)
+            if data is None:
+                return 0
+            self._rest = memoryview(data)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def opened(name, pieces):
+    """The text of a plain dump, as a file, of the pieces of its content."""
+    file = io.BufferedReader(Pieces(pieces), CHUNK)
+    return gzip.GzipFile(fileobj=file) if name.is_gzipped else file
+
+
+def _read_plain(name, pieces):
     """Why a plain dump is not whole: it ends before pg_dump's last words, or its gzip stream is damaged."""
-    opened = gzip.open(backup.path, "rb") if backup.path.endswith(".gz") else open(backup.path, "rb")  # noqa: SIM115
     head = tail = b""
     try:
-        with opened as file:
+        with opened(name, pieces) as file:
             head = tail = file.read(TAIL)
             while data := file.read(CHUNK):
                 tail = (tail + data)[-TAIL:]
     except (OSError, EOFError, zlib.error) as error:
         return f"it cannot be read to its end: {error}"
+    except CheckFailed as failure:  # age's
+        return failure.message
     first, last = FIRST_WORD.search(head), LAST_WORDS.search(tail)
     whole = last and (first is None or first[1] == last[1])
     return None if whole else "it does not end with pg_dump's last words"

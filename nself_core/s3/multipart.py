@@ -43,53 +43,82 @@ def upload(store, key, source, meta=None, *, only_new=False, resume=False, part=
     `resume`, take up what an earlier call for this key left unfinished (its metadata stays as it was begun), and leave
     this one on failure; `part`, bytes of the first parts. Raises what Store's methods and `source.read` raise.
     """
-    import hashlib
-
-    whole = _Counted(source, hashlib.sha256())
-    first = [whole.read(part_size(1, part))]  # a list, which lets go of it when it is taken out
-    if len(first[0]) < part_size(1, part):
-        outcome = store.put(key, first.pop(), meta, only_new=only_new)
-        return Uploaded(outcome, whole.size, whole.digest.hexdigest())
-    sending = _Sending(store, key, meta, resume)
+    uploading = Uploading(store, key, meta, only_new=only_new, resume=resume, part=part)
     try:
-        sending.send_all(_parts(first, whole, part))
-        outcome = sending.complete(only_new, whole.size)
+        while data := source.read(MIB):
+            uploading(data)
+        return uploading.finish()
     except BaseException:
-        sending.leave(keep=resume)
+        uploading.leave(keep=resume)
         raise
-    return Uploaded(outcome, whole.size, whole.digest.hexdigest())
 
 
-class _Counted:
-    # A source whose bytes are counted and hashed as they pass.
+class Uploading:
+    """An object that is stored from the pieces it is called with; arguments as of `upload`.
 
-    def __init__(self, source, digest):
-        self._source = source
-        self.digest = digest
+    It ends by `finish` or by `leave`. A call waits for the part before the last one where that is still on its way.
+    """
+
+    def __init__(self, store, key, meta=None, *, only_new=False, resume=False, part=PART):
+        import hashlib
+
+        self._start = lambda: _Sending(store, key, meta, resume)
+        self._put = lambda data: store.put(key, data, meta, only_new=only_new)
+        self._only_new = only_new
+        self._least = part
+        self._number = 1
+        # Two buffers that change places: one that grew would be copied each time it outgrows its place.
+        self._buffer = bytearray(part_size(1, part))
+        self._spare = bytearray()
+        self._filled = 0
+        self._sending = None
+        self._digest = hashlib.sha256()
         self.size = 0
 
-    def read(self, size):
-        """`size` bytes; fewer only at the end."""
-        data = bytearray()
-        while len(data) < size:
-            piece = self._source.read(min(MIB, size - len(data)))
-            if not piece:
-                break
-            data += piece
-            self.digest.update(piece)
+    def __call__(self, data):
+        """Take the next bytes. Raises what sending those before them met, and Failure for more than S3 can hold."""
+        self._digest.update(data)
         self.size += len(data)
-        return data
+        rest = memoryview(data)
+        while rest:
+            taken = rest[: len(self._buffer) - self._filled]
+            self._buffer[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            rest = rest[len(taken) :]
+            if self._filled == len(self._buffer):
+                self._send()
 
+    @property
+    def _gathered(self):
+        return memoryview(self._buffer)[: self._filled]
 
-def _parts(first, whole, least):
-    """Yield (number, bytes) of each part. Raises Failure for a stream that S3 cannot hold."""
-    number, data = 1, first.pop()
-    while data:
-        if number > MOST_PARTS:
+    def _send(self):
+        """Have what has gathered sent as the next part, once that before it has arrived, whose buffer is free then."""
+        if self._number > MOST_PARTS:
             raise Failure("the stream is longer than 5 TiB, which is more than an object may hold")
-        yield number, data
-        number += 1
-        data = whole.read(part_size(number, least))
+        if self._sending is None:
+            self._sending = self._start()
+        self._sending.send(self._number, self._gathered)
+        self._number += 1
+        size = part_size(self._number, self._least)
+        if len(self._spare) != size:
+            self._spare = bytearray(size)
+        self._buffer, self._spare, self._filled = self._spare, self._buffer, 0
+
+    def finish(self):
+        """Say that nothing follows, and return the Uploaded."""
+        if self._sending is None:
+            outcome = self._put(self._gathered)
+        else:
+            if self._filled:
+                self._send()
+            outcome = self._sending.complete(self._only_new, self.size)
+        return Uploaded(outcome, self.size, self._digest.hexdigest())
+
+    def leave(self, keep=False):
+        """End without an object; `keep` leaves the parts for who resumes. Raises nothing."""
+        if self._sending is not None:
+            self._sending.leave(keep)
 
 
 class _Sending:
@@ -120,14 +149,11 @@ class _Sending:
             raise Unreachable(f"{self._client.name(self._key)}: the server began an upload without giving its id")
         return begun
 
-    def send_all(self, parts):
-        """Send each of (number, bytes), the next one read while one is sent."""
-        for number, data in parts:
-            self._wait()
-            self._thread = threading.Thread(target=self._send, args=(number, data), daemon=True)
-            self._thread.start()
-            del data  # or it would stay while the next one is read, besides the one that is sent
+    def send(self, number, data):
+        """Send a part, once the one before it has arrived; returns while it is on its way."""
         self._wait()
+        self._thread = threading.Thread(target=self._send, args=(number, data), daemon=True)
+        self._thread.start()
 
     def _wait(self):
         if self._thread is not None:
@@ -159,6 +185,7 @@ class _Sending:
 
     def complete(self, only_new, size):
         """Make the object of its parts and return STORED, SAME or TAKEN."""
+        self._wait()
         headers = {"Content-Type": "application/xml", **({"If-None-Match": "*"} if only_new else {})}
         body = _complete_document(self._sent)
         query = (("uploadId", self._id),)

@@ -1,0 +1,530 @@
+"""A restore is struck in its midst: the database serves all along, and the next command works and names what is left.
+
+The moments are held by sessions of a certain name, which every database of a server sees: while one of them is there,
+an index of the backup's table waits, in its making (the load) or where it is analyzed (after the load). The swap is
+held by a lock on the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+
+import psycopg
+import pytest
+from bed.local_processes import wait_until
+from bed.servers import Server
+
+from .conftest import or_gap
+from .test_full_disk import check_words, fill, small_disk, small_server  # noqa: F401  two of them are fixtures
+from .watch import WAIT, kill_program, kill_with_children, make_random, outcome_of
+
+SECONDS = 15  # in which the program's server processes must be gone
+WAYS = ("plain-psql", "container-15")
+ROWS = 3000
+FILL = f"""
+CREATE FUNCTION gate(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$
+DECLARE phase text := CASE WHEN current_query() ILIKE '%analyze%' THEN 'analyze' ELSE 'load' END;
+BEGIN
+    WHILE EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'gate_' || phase) LOOP
+        PERFORM pg_sleep(0.02);
+        PERFORM pg_stat_clear_snapshot();
+    END LOOP;
+    RETURN i;
+END $f$;
+CREATE TABLE t AS SELECT i, md5(i::text) AS text FROM generate_series(1, {ROWS}) i;
+CREATE TABLE u AS SELECT i FROM generate_series(1, 10) i;
+CREATE INDEX slow ON t (gate(i));
+CREATE INDEX other ON t (i);
+ANALYZE;
+"""
+SQL_OURS = """
+SELECT pid, datname, state, query FROM pg_stat_activity WHERE application_name LIKE 'nself-db%%'
+AND starts_with(datname, %s)
+"""
+SQL_WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE %s AND starts_with(datname, %s)"
+PHASES = {"load": "%INDEX slow%", "analyze": "%ANALYZE%"}
+
+
+def of_server(project, statement, parameters=None):
+    return project.database.server.cluster.admin(statement, parameters=parameters)
+
+
+def beside(project, kind=""):
+    """The names of the databases beside the project's own."""
+    rows = of_server(project, "SELECT datname FROM pg_database ORDER BY 1")
+    return [row["datname"] for row in rows if row["datname"].startswith(f"{project.database.name}_{kind}")]
+
+
+def ours(project):
+    """The program's sessions in the project's database and those beside it."""
+    return of_server(project, SQL_OURS, [project.database.name])
+
+
+def wait_until_ended(project):
+    wait_until(lambda: not ours(project), SECONDS, lambda: f"still there: {ours(project)}")
+
+
+@pytest.fixture
+def ready(new_project):
+    """ready(server) -> a Project whose database has changed since its backup; what its restores leave is dropped."""
+    made = []
+
+    def make(server, *options):
+        project = new_project(server)
+        project.database.admin(FILL)
+        project.run("backup", *options).ok()
+        project.database.admin("INSERT INTO u VALUES (11)")
+        made.append(project)
+        return project
+
+    yield make
+    for project in made:
+        project.database.server.cluster.ensure_running()
+        for name in beside(project):
+            project.database.server.drop_database(name)
+
+
+def check_present(project, rows=11):
+    """The database serves, and is the one that was there (11 rows) or the backup (10)."""
+    assert project.database.admin("SELECT count(*) AS n FROM t")[0]["n"] == ROWS
+    assert project.database.admin("SELECT count(*) AS n FROM u")[0]["n"] == rows
+    project.database.admin("CREATE TABLE written (); DROP TABLE written")
+
+
+def check_next(project, left):
+    """The next restore works and names what is left, which --clean removes."""
+    outcome = project.run("restore", "--force", "--no-safety-backup").ok()
+    assert all(name in outcome.err for name in left), repr(outcome)
+    check_present(project, 10)
+    project.run("restore", "--clean", "--force").ok()
+    assert beside(project) == []
+
+
+@contextlib.contextmanager
+def held(project, phase, *options):
+    """A restore that waits in its `phase`; gives the process."""
+    with project.database.server.cluster.connect(application_name=f"gate_{phase}") as gate:
+        process = project.start("restore", "--force", "--no-safety-backup", *options)
+        pattern = [PHASES[phase], project.database.name]
+        waits = lambda: gate.execute(SQL_WAITS, pattern).fetchone() or process.poll() is not None  # noqa: E731
+        wait_until(waits, WAIT, lambda: f"{ours(project)}")
+        assert process.poll() is None, repr(outcome_of(process))
+        yield process
+
+
+# kill -9.
+
+
+@pytest.mark.parametrize(
+    ("options", "kill"),
+    [
+        (["custom"], kill_program),
+        (["custom"], kill_with_children),
+        (["custom", "--jobs", "2"], kill_program),
+        (["directory"], kill_program),
+        (["directory", "--jobs", "2"], kill_with_children),
+        (["plain"], kill_program),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value.__name__,
+)
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_in_mid_load(ready, name, options, kill):
+    project = ready(name, "--format", options[0])
+    started = of_server(project, "SELECT pg_postmaster_start_time() AS at, pg_current_wal_lsn() > '0/0' AS up")
+    with held(project, "load", *options[1:]) as process:
+        kill(process)
+        assert outcome_of(process).code == -9
+        check_present(project)
+        # psql, unlike pg_restore, does not tell the server, which sees it when the statement is over.
+        if (kill is kill_program or name.startswith("container")) and options != ["plain"]:
+            wait_until_ended(project)
+    wait_until_ended(project)
+    assert of_server(project, "SELECT pg_postmaster_start_time() AS at, true AS up") == started
+    left = beside(project)
+    assert len(left) == 1 and "_restore_" in left[0]
+    check_next(project, left)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_after_the_load(ready, name):
+    project = ready(name)
+    with held(project, "analyze") as process:
+        kill_program(process)
+        assert outcome_of(process).code == -9
+        check_present(project)
+    wait_until_ended(project)
+    left = beside(project)
+    assert len(left) == 1 and "_restore_" in left[0]
+    check_next(project, left)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_in_the_safety_backup(ready, name):
+    project = ready(name)
+    project.database.admin("CREATE SEQUENCE s")
+    with project.database.connect() as gate:
+        gate.execute("BEGIN; ALTER SEQUENCE s RENAME TO renamed")
+        process = project.start("restore", "--force")
+        dumps = lambda: [row for row in ours(project) if row["query"].startswith("SELECT last_value")]  # noqa: E731
+        wait_until(dumps, WAIT, lambda: f"{ours(project)}")
+        kill_program(process)
+        outcome_of(process)
+        gate.execute("ROLLBACK")
+    wait_until_ended(project)
+    assert beside(project) == []
+    check_present(project)
+    check_next(project, [])
+
+
+@pytest.mark.parametrize(
+    ("holder_ends", "kill"), [("soon", kill_program), ("late", kill_program), ("late", kill_with_children)]
+)
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_in_the_swap(ready, name, holder_ends, kill):
+    """The rename waits for a lock on the database: the server brings the swap to its end, one way or the other."""
+    project = ready(name)
+    with project.database.server.cluster.connect() as holder:
+        holder.execute("BEGIN")
+        with held(project, "analyze") as process:
+            lock = psycopg.sql.SQL("COMMENT ON DATABASE {} IS 'held'")
+            holder.execute(lock.format(psycopg.sql.Identifier(project.database.name)))
+        # The gate is open: what waits now is the rename.
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'object'"
+        wait_until(lambda: of_server(project, waits), WAIT, lambda: f"{ours(project)}")
+        kill(process)
+        assert outcome_of(process).code == -9
+        if holder_ends == "late":  # than lock_timeout
+            gone = "SELECT 1 FROM pg_database WHERE datname = %s AND datallowconn"
+            wait_until(lambda: of_server(project, gone, [project.database.name]), WAIT)
+        holder.execute("ROLLBACK")
+    swapped = lambda: of_server(project, "SELECT 1 FROM pg_database WHERE datname = %s AND datallowconn",  # noqa: E731
+                                [project.database.name])  # fmt: skip
+    wait_until(swapped, WAIT)
+    check_present(project, 11 if beside(project, "restore") else 10)
+    assert len(beside(project)) == 1
+    check_next(project, beside(project, "restore"))
+
+
+def test_killed_at_random_points(ready):
+    project = ready("plain-psql")
+    chance = make_random("restore")
+    for _ in range(8):
+        process = project.start("restore", "--force", "--no-safety-backup")
+        time.sleep(chance.uniform(0.1, 0.9))  # the random point itself, no synchronisation
+        kill_program(process)
+        outcome_of(process)
+        wait_until_ended(project)
+        is_new = not project.database.admin("SELECT i FROM u WHERE i = 11")
+        check_present(project, 10 if is_new else 11)
+        assert is_new or not beside(project, "before")
+    check_next(project, beside(project, "restore"))
+
+
+def forget_size(project, file):
+    """Let the manifest speak of a little database, so that what finds no room is the load."""
+    path = project.root / f"{file}.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**document, "size_bytes": 1000}), encoding="utf-8")
+
+
+# In place: what is not committed was never there, and its locks are soon gone.
+
+
+@pytest.mark.parametrize(
+    ("form", "kill"),
+    [("custom", kill_program), ("custom", kill_with_children), ("plain", kill_program), ("directory", kill_program)],
+)
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_in_place(ready, name, form, kill):
+    project = ready(name, "--format", form)
+    with held(project, "load", "--in-place") as process:
+        kill(process)
+        assert outcome_of(process).code == -9
+        wait_until_ended(project)
+        check_present(project)
+    project.run("restore", "--in-place", "--force", "--no-safety-backup").ok()
+    check_present(project, 10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", WAYS)
+def test_interrupted_in_place(ready, name, number):
+    project = ready(name)
+    with held(project, "load", "--in-place") as process:
+        process.send_signal(number)
+        outcome = outcome_of(process)
+        wait_until_ended(project)
+    assert outcome.code == 130, repr(outcome)
+    assert "Traceback" not in outcome.err
+    check_present(project)
+
+
+@pytest.mark.parametrize("kill", [kill_program, kill_with_children])
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_in_the_safety_backup_in_place(ready, name, kill):
+    """The transaction that waits for the safety backup must not go on alone when nobody takes it any more."""
+    project = ready(name)
+    project.database.admin("CREATE SEQUENCE s")
+    with project.database.connect() as gate:
+        gate.execute("BEGIN; ALTER SEQUENCE s RENAME TO renamed")
+        process = project.start("restore", "--in-place", "--force")
+        dumps = lambda: [row for row in ours(project) if row["query"].startswith("SELECT last_value")]  # noqa: E731
+        wait_until(dumps, WAIT, lambda: f"{ours(project)}")
+        kill(process)
+        outcome_of(process)
+        gate.execute("ROLLBACK")
+    wait_until_ended(project)
+    check_present(project)
+
+
+@pytest.mark.parametrize("phase", ["load"])
+def test_stopped_container_in_place(ready, own_container, phase):
+    own_container.ensure_running()
+    project = ready(Server("container", own_container))
+    with held(project, phase, "--in-place") as process:
+        own_container.kill()
+        outcome = outcome_of(process)
+        own_container.start()
+    assert outcome.code == 2, repr(outcome)
+    assert "Traceback" not in outcome.err
+    check_present(project)
+    project.run("restore", "--in-place", "--force").ok()
+    check_present(project, 10)
+
+
+def test_the_servers_disk_is_full_in_place(ready, small_server):  # noqa: F811  the fixture imported above
+    project = ready(Server("container", small_server))
+    project.database.admin("CREATE UNLOGGED TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 45000)")
+    forget_size(project, project.run("backup", "--label", "big", "--json").ok().json()["data"]["file"])
+    small_server.admin("CHECKPOINT")
+    project.database.admin("INSERT INTO u VALUES (12)")
+    check_words(project.run("restore", "--in-place", "--force", "--no-safety-backup"))
+    check_present(project, 12)
+    project.database.admin("TRUNCATE big")
+    project.run("restore", "--in-place", "--force", "--no-safety-backup").ok()
+    check_present(project, 11)
+
+
+def test_clients_write_around_a_restore_in_place(ready):
+    """Whatever was acknowledged is in the safety backup or in the database."""
+    project = ready("plain-psql")
+    stop, lock, acknowledged, errors = threading.Event(), threading.Lock(), [], []
+
+    def write(number):
+        value = number * 100000
+        while not stop.is_set():
+            try:
+                with project.database.connect() as connection:
+                    while not stop.is_set():
+                        value += 1
+                        connection.execute("INSERT INTO u VALUES (%s)", [value])
+                        with lock:
+                            acknowledged.append(value)
+            except psycopg.Error as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    try:
+        outcome = project.run("restore", "--in-place", "--force", "--json")
+        time.sleep(0.5)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    safety = outcome.ok().json()["data"]["safety_backup"]
+    assert all(isinstance(error, (psycopg.OperationalError, psycopg.errors.UndefinedTable)) for error in errors)
+    after = {row["i"] for row in project.database.admin("SELECT i FROM u")}
+    project.run("restore", "--force", "--no-safety-backup", "--file", safety).ok()
+    before = {row["i"] for row in project.database.admin("SELECT i FROM u")}
+    assert {*acknowledged} <= before | after
+
+
+# Signals, and other ends.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("name", WAYS)
+def test_interrupted(ready, name, phase, number):
+    project = ready(name)
+    with held(project, phase) as process:
+        process.send_signal(number)
+        outcome = outcome_of(process)
+        wait_until_ended(project)
+    assert outcome.code == 130, repr(outcome)
+    assert "Traceback" not in outcome.err
+    assert beside(project) == []
+    check_present(project)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_swap_comes_too_late(ready, number):
+    project = ready("plain-psql")
+    with project.database.server.cluster.connect() as holder:
+        with held(project, "analyze") as process:
+            lock = psycopg.sql.SQL("BEGIN; COMMENT ON DATABASE {} IS 'held'")
+            holder.execute(lock.format(psycopg.sql.Identifier(project.database.name)))
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'object'"
+        wait_until(lambda: of_server(project, waits), WAIT, lambda: f"{ours(project)}")
+        process.send_signal(number)
+        time.sleep(0.2)  # for it to be heard, if it were
+        holder.execute("ROLLBACK")
+    outcome_of(process).ok()
+    check_present(project, 10)
+    assert len(beside(project, "before")) == 1 and not beside(project, "restore")
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_ended_server_process(ready, name):
+    project = ready(name)
+    with held(project, "load", "--jobs", "2") as process:
+        of_server(project, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%%INDEX slow%%'"
+                  " AND starts_with(datname, %s)", [project.database.name])  # fmt: skip
+        outcome = outcome_of(process)
+    assert outcome.code == 2, repr(outcome)
+    assert "Traceback" not in outcome.err
+    assert beside(project) == []
+    check_present(project)
+
+
+@pytest.fixture(scope="module")
+def own_container(bed):
+    """A container that only these tests stop."""
+    cluster = or_gap(bed.new_container, 15)
+    yield cluster
+    cluster.close()
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_stopped_container(ready, own_container, phase, end):
+    project = ready(Server("container", own_container))
+    with held(project, phase) as process:
+        getattr(own_container, end)()
+        outcome = outcome_of(process)
+        own_container.start()
+    assert outcome.code == 2, repr(outcome)
+    assert "Traceback" not in outcome.err
+    left = beside(project)
+    assert all(name in outcome.err for name in left), repr(outcome)
+    check_present(project)
+    check_next(project, left)
+
+
+# Full disks.
+
+
+def test_the_servers_disk_is_full(ready, small_server):  # noqa: F811  the fixture imported above
+    project = ready(Server("container", small_server))
+    project.database.admin("CREATE UNLOGGED TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 45000)")
+    forget_size(project, project.run("backup", "--label", "big", "--json").ok().json()["data"]["file"])
+    small_server.admin("CHECKPOINT")
+    project.database.admin("INSERT INTO u VALUES (12)")
+    outcome = project.run("restore", "--force", "--no-safety-backup")
+    check_words(outcome)
+    # With no room for its write-ahead log either, the server restarts.
+    wait_until(small_server.answers, WAIT)
+    left = beside(project)
+    assert all(name in outcome.err for name in left), repr(outcome)
+    check_present(project, 12)
+    project.run("restore", "--clean", "--force").ok()
+    assert beside(project) == []
+    project.database.admin("TRUNCATE big")
+    project.run("restore", "--force", "--no-safety-backup").ok()
+    check_present(project, 11)
+
+
+@pytest.mark.parametrize("options", [[], ["--in-place"]], ids=" ".join)
+def test_a_disk_without_room_is_seen_before_anything_is_done(ready, small_server, options):  # noqa: F811  as above
+    project = ready(Server("container", small_server))
+    project.database.admin("CREATE UNLOGGED TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 45000)")
+    project.run("backup", "--label", "big").ok()
+    project.database.admin("INSERT INTO u VALUES (12)")
+    outcome = project.run("restore", "--force", *options)
+    assert outcome.code == 2 and "no room for a second copy" in outcome.err, repr(outcome)
+    assert outcome.err.count("bytes)") == 2
+    assert beside(project) == []
+    assert len(list((project.root / ".nself-backups").glob("*.dump"))) == 2
+    check_present(project, 12)
+
+
+def test_our_disk_is_full(ready, small_disk):  # noqa: F811  the fixture imported above
+    project = ready("plain-psql")
+    folder = small_disk(1) / "backups"
+    env = {"BACKUP_DIR": str(folder)}
+    project.run("backup", env=env).ok()
+    filler = fill(folder.parent)
+    outcome = project.run("restore", "--force", env=env)
+    check_words(outcome)
+    filler.unlink()
+    assert beside(project) == []
+    check_present(project)
+    project.run("restore", "--force", env=env).ok()
+
+
+# Others at the same time.
+
+
+def test_two_at_once_the_second_is_refused(ready):
+    project = ready("plain-psql")
+    with held(project, "load") as process:
+        for words in (["restore"], ["restore", "--clean"]):
+            outcome = project.run(*words, "--force", *(["--no-safety-backup"] if len(words) == 1 else []))
+            assert outcome.code == 4 and "another restore" in outcome.err, repr(outcome)
+        assert len(beside(project)) == 1
+    outcome_of(process).ok()
+    check_present(project, 10)
+
+
+def test_forty_clients_write_while_the_databases_swap(ready):
+    project = ready("plain-psql")
+    stop, lock = threading.Event(), threading.Lock()
+    errors, acknowledged = [], []
+    connect = project.database.server.cluster.connect
+
+    def write(number):
+        count = 0
+        while not stop.is_set():
+            try:
+                with connect(project.database.name) as connection:
+                    while not stop.is_set():
+                        count += 1
+                        row = connection.execute(
+                            "INSERT INTO u SELECT %s RETURNING (SELECT oid FROM pg_database "
+                            "WHERE datname = current_database()) AS oid", [1000 + number * 100000 + count],
+                        ).fetchone()  # fmt: skip
+                        with lock:
+                            acknowledged.append((row["oid"], 1000 + number * 100000 + count))
+                        time.sleep(0.002)
+            except psycopg.Error as error:
+                with lock:
+                    errors.append(error)
+                time.sleep(0.02)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(40)]
+    for thread in threads:
+        thread.start()
+    try:
+        outcome = project.run("restore", "--force", "--no-safety-backup")
+        time.sleep(1)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    outcome.ok()
+    assert errors and all(isinstance(error, psycopg.OperationalError) for error in errors)
+    (aside,) = beside(project, "before")
+    oids = {row["datname"]: row["oid"] for row in of_server(project, "SELECT oid, datname FROM pg_database")}
+    for name in (aside, project.database.name):
+        wanted = {value for oid, value in acknowledged if oid == oids[name]}
+        found = {row["i"] for row in project.database.server.cluster.admin("SELECT i FROM u", name)}
+        assert wanted and wanted <= found
+    assert {oid for oid, _ in acknowledged} == {oids[aside], oids[project.database.name]}
+    assert os.path.isdir(project.root / ".nself-backups")
