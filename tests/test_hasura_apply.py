@@ -26,6 +26,7 @@ from bed.hasura_projects import (
 from bed.little_server import LittleServer, reply
 
 from nself_core import shapes
+from nself_core.hasura.apply import refused_path
 
 APPLY = ("hasura", "metadata", "apply")
 
@@ -129,6 +130,31 @@ def test_allowed_it_is_applied_and_still_exit_1(broken, engine):
     assert live(engine)[0]["sources"][0]["tables"][1]["select_permissions"][0]["permission"]["columns"] == [
         "id", "headline",
     ]  # fmt: skip
+
+
+def test_what_the_engine_cannot_read_is_told_with_its_line(plain_project, engine):
+    lines = FILES["databases/databases.yaml"].splitlines(keepends=True)
+    more = "- name: second\n  kind: postgres\n  tables: []\n"
+    plain_project.write(f"{METADATA}/databases/databases.yaml", "".join(lines) + more)
+    outcome = apply(plain_project)
+    assert outcome.code == 1
+    error = outcome.json()["error"]
+    assert (error["code"], error["file"]) == ("metadata_refused", f"{METADATA}/databases/databases.yaml")
+    assert error["line"] == len(lines) + 1
+
+
+@pytest.mark.parametrize(
+    ("told", "path"),
+    [
+        ("$.args.metadata.sources[0].tables[12]['a b']", ("sources", 0, "tables", 12, "a b")),
+        ("$.args.metadata", ()),
+        ("$.args", ()),
+        ("$", ()),
+        (None, ()),
+    ],
+)
+def test_the_engines_paths_lead_into_the_document(told, path):
+    assert refused_path(told) == path
 
 
 # Somebody else.

@@ -186,6 +186,30 @@ def test_a_tree_below_the_work_tree_whose_name_is_special(plain_project, engine)
     assert data["engine"]["differs_from_head"] is False
 
 
+def test_metadata_in_a_single_file(plain_project, engine):
+    single = {"HASURA_METADATA_DIR": "hasura/metadata.json"}
+    plain_project.write("hasura/metadata.json", json.dumps(BLOG, indent=2))
+    git(plain_project, "add", "-A")
+    git(plain_project, "commit", "-qm", "one file")
+    data = checked(plain_project, STATUS, env=single).ok().json()["data"]
+    assert (data["files"], data["engine"]["differs_from_head"]) == ([], False)
+    replace(engine, with_user("id"))
+    assert checked(plain_project, PULL, env=single).ok().json()["data"]["written"] == ["hasura/metadata.json"]
+    data = checked(plain_project, STATUS, env=single).ok().json()["data"]
+    assert data["files"] == [{"file": "hasura/metadata.json", "state": "modified"}]
+    assert (data["engine"]["differs_from_head"], data["engine"]["differs_from_working_tree"]) == (True, False)
+
+
+def test_a_link_to_the_tree_and_a_work_tree_around_the_project(plain_project, engine, tmp_path):
+    """The project is a folder of a larger repository, and is reached through a symbolic link."""
+    shutil.rmtree(plain_project.root / ".git")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "link").symlink_to(plain_project.root)
+    outcome = plain_project.run(*STATUS, "--json", "--project", str(tmp_path / "link")).ok()
+    assert {row["state"] for row in outcome.json()["data"]["files"]} == {"untracked"}
+    assert POSTS_FILE in {row["file"] for row in outcome.json()["data"]["files"]}
+
+
 # pull
 
 

@@ -19,6 +19,7 @@ from nself_core.consent import Target, confirm
 from nself_core.failures import CheckFailed, FileFailure, Interrupted, Refused, Unreachable
 from nself_core.output import (
     Console,
+    Marked,
     Report,
     Table,
     bytes_progress,
@@ -245,6 +246,18 @@ def test_colour_is_for_terminals_that_want_it(stream, environ, coloured):
     assert ("\x1b[1mVERSION  STATE\x1b[0m" in one.stdout.getvalue()) == coloured
     assert ("\x1b[33mwarning: \x1b[0mmigration" in one.stderr.getvalue()) == coloured
     assert ("\x1b[1;31merror: \x1b[0mbad" in one.stderr.getvalue()) == coloured
+
+
+def test_a_diffs_lines_have_colours_on_a_terminal():
+    report = Report({}, [Marked("table a\n+ more\n- less\n~ other")])
+    one = console(Terminal())
+    one.emit(report, "x", "dev")
+    assert one.stdout.getvalue() == (
+        "\x1b[1mtable a\x1b[0m\n\x1b[32m+ more\x1b[0m\n\x1b[31m- less\x1b[0m\n\x1b[33m~ other\x1b[0m\n"
+    )
+    plain = console()
+    plain.emit(report, "x", "dev")
+    assert plain.stdout.getvalue() == "table a\n+ more\n- less\n~ other\n"
 
 
 def test_each_stream_has_its_own_colour():

@@ -11,7 +11,7 @@ from collections import namedtuple
 from nself_core.failures import CheckFailed, Failure, Refused
 from nself_core.hasura import comparison as comparisons
 from nself_core.hasura import verdict
-from nself_core.hasura.api import MetadataConflict, MetadataInconsistent
+from nself_core.hasura.api import MetadataConflict, MetadataInconsistent, MetadataRefused
 from nself_core.hasura.diff import REMOVED, find_changes
 from nself_core.output import Report
 from nself_core.plan import Plan, Step
@@ -57,13 +57,18 @@ def perform(api, job, record):
     """Send the metadata and return the Report.
 
     Argument: `record(document, resource_version)`, keeps what both sides have now. Raises CheckFailed, with each
-    object's file and line, where the engine does not take it; MetadataMoved where it was changed meanwhile.
+    object's file and line, where the engine does not take it; MetadataMoved where it was changed meanwhile; and
+    MetadataRefused, with file and line, for what the engine cannot read.
     """
     local, _, changes = job.comparison
     try:
         answer = _replace(api, job)
     except MetadataInconsistent as failure:
         raise _not_applied(local, failure) from None
+    except MetadataRefused as failure:
+        place = local.place(refused_path(failure.data["path"]))
+        failure.file, failure.line = place["file"], place["line"]
+        raise
     version, unrecorded = _record(api, local.document, record)
     findings = verdict.find_places(local, answer["inconsistent_objects"])
     data = {
@@ -77,6 +82,15 @@ def perform(api, job, record):
     said = f"; {verdict.count_text(findings)}" if findings else ""
     warnings = [*unrecorded, *(_warning(item) for item in answer["warnings"])]
     return Report(data, blocks, f"metadata applied to {api.endpoint}: {counted}{said}", warnings, 1 if findings else 0)
+
+
+def refused_path(path):
+    """The index path in the document of what the engine's `path` of an error means, `$.args.metadata.sources[0]`."""
+    import re
+
+    steps = re.findall(r"\.([A-Za-z_]\w*)|\[(\d+)\]|\['([^']*)'\]", path or "")
+    found = tuple(int(index) if index else key or quoted for key, index, quoted in steps)
+    return found[2:] if found[:2] == ("args", "metadata") else ()
 
 
 def _warning(item):
