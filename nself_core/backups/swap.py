@@ -13,6 +13,7 @@ from nself_core.sql.quoting import dollar, identifier, literal
 
 BEFORE, RESTORE = "before", "restore"
 LONGEST_NAME = 63  # bytes (NAMEDATALEN - 1)
+HASH_DIGITS = 8
 WAIT_SECONDS = 15  # for the ended sessions to be gone
 
 SQL_DATABASES = """
@@ -64,10 +65,17 @@ WHERE d.datname = :name
 def side_name(name, kind, seconds):
     """The name of a database beside `name`: `<name>_before_20240501120000`, at most 63 bytes.
 
+    A name that is too long is cut, and told from others that begin alike by a hash of the whole of it.
     Arguments: `kind`, BEFORE or RESTORE; `seconds` since 1970.
     """
     ending = f"_{kind}_{time.strftime('%Y%m%d%H%M%S', time.gmtime(seconds))}"
-    return name.encode()[: LONGEST_NAME - len(ending)].decode("utf-8", "ignore") + ending
+    whole, space = name.encode(), LONGEST_NAME - len(ending)
+    if len(whole) > space:
+        import hashlib
+
+        ending = f"_{hashlib.sha256(whole).hexdigest()[:HASH_DIGITS]}{ending}"
+        name = whole[: LONGEST_NAME - len(ending)].decode("utf-8", "ignore")
+    return name + ending
 
 
 def side_prefix(name, kind):

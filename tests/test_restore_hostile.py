@@ -1,0 +1,47 @@
+"""`restore` where names, roles, settings and servers are not as one would wish."""
+
+from __future__ import annotations
+
+import pytest
+from bed.bookkeeping import values
+from test_restore import backup, databases, drop_beside
+
+from nself_core.backups import swap
+
+LONG = "customer_portal_for_the_northern_region_of_us_"
+
+
+@pytest.fixture
+def hostile(plain_project):
+    """A Project with a table of three rows."""
+    plain_project.database.admin("CREATE TABLE t (id int); INSERT INTO t SELECT generate_series(1, 3); ANALYZE")
+    yield plain_project
+    drop_beside(plain_project)
+
+
+def rows(project):
+    return values(project, "SELECT count(*) FROM t")[0][0]
+
+
+@pytest.mark.parametrize("kind", [swap.BEFORE, swap.RESTORE])
+def test_long_names_that_begin_alike_have_names_beside_them_of_their_own(kind):
+    names = [f"{LONG}prod", f"{LONG}test", "ü" * 31, "ü" * 30]
+    prefixes = [swap.side_prefix(name, kind) for name in names]
+    assert not any(one != other and one.startswith(other) for one in prefixes for other in prefixes)
+    assert len(set(prefixes)) == len(names)
+    assert all(len(swap.side_name(name, kind, 0).encode()) <= 63 for name in names)
+    assert swap.side_prefix("a" * 40, swap.BEFORE) == "a" * 40 + "_before_"
+
+
+def test_undo_and_clean_leave_what_stands_aside_of_a_database_whose_long_name_begins_alike(
+    plain_server, make_database, make_project
+):
+    prod, test = (make_project(make_database(plain_server, LONG + end)) for end in ("prod", "test"))
+    for project in (prod, test):
+        project.database.admin("CREATE TABLE t AS SELECT pg_catalog.current_database() AS name")
+        backup(project)
+        project.run("restore", "--force", "--no-safety-backup").ok()
+    prod.run("restore", "--undo", "--force").ok()
+    assert values(prod, "SELECT name FROM t") == [(prod.database.name,)]
+    assert len(test.run("restore", "--clean", "--force", "--json").ok().json()["data"]["dropped"]) == 1
+    assert len(prod.run("restore", "--clean", "--force", "--json").ok().json()["data"]["dropped"]) == 1
