@@ -45,3 +45,29 @@ def test_undo_and_clean_leave_what_stands_aside_of_a_database_whose_long_name_be
     assert values(prod, "SELECT name FROM t") == [(prod.database.name,)]
     assert len(test.run("restore", "--clean", "--force", "--json").ok().json()["data"]["dropped"]) == 1
     assert len(prod.run("restore", "--clean", "--force", "--json").ok().json()["data"]["dropped"]) == 1
+
+
+@pytest.fixture
+def owned(hostile):
+    """`hostile`, its database owned by an ordinary role, by which the program logs in."""
+    cluster, name = hostile.database.server.cluster, hostile.database.name
+    hostile.role = f"{name}_owner"
+    cluster.admin(f"CREATE ROLE {hostile.role} LOGIN CREATEDB PASSWORD 'own'")
+    cluster.admin(f'ALTER DATABASE "{name}" OWNER TO {hostile.role}')
+    hostile.database.admin(f"ALTER TABLE t OWNER TO {hostile.role}")
+    url = cluster.url(name, user=hostile.role, password="own")
+    hostile.write_env({**hostile.database.settings, "NSELF_DB_URL": url})
+    yield hostile
+    drop_beside(hostile)
+    cluster.drop_database(name)
+    cluster.admin(f"DROP ROLE {hostile.role}")
+
+
+def test_an_ordinary_owner_that_may_create_databases_restores(owned):
+    backup(owned)
+    owned.database.admin("DELETE FROM t")
+    owned.run("restore", "--force").ok()
+    assert rows(owned) == 3
+    owned.run("restore", "--undo", "--force").ok()
+    owned.run("restore", "--clean", "--force").ok()
+    assert (rows(owned), databases(owned)) == (0, [])

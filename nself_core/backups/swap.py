@@ -43,7 +43,7 @@ ENDING = """LOOP
 SQL_LIKENESS = """
 SELECT pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.datctype AS ctype,
        pg_catalog.pg_get_userbyid(d.datdba) AS owner, d.datconnlimit AS connections,
-       t.spcname AS tablespace, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
+       CASE WHEN t.oid <> template.dattablespace THEN t.spcname END AS tablespace, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
        pg_catalog.to_jsonb(d) ->> 'datlocprovider' AS provider,
        coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale') AS locale,
        d.datacl IS NOT NULL AS has_grants,
@@ -58,6 +58,7 @@ SELECT pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS c
                  FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS one
                  WHERE s.setdatabase = d.oid), '[]') AS settings
 FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
+JOIN pg_catalog.pg_database template ON template.datname = 'template0'
 WHERE d.datname = :name
 """
 
@@ -93,8 +94,9 @@ def sql_create(new, like, owner=None):
     parts = [
         f"CREATE DATABASE {identifier(new)} TEMPLATE template0 OWNER {identifier(owner or like['owner'])}",
         f"ENCODING {literal(like['encoding'])} LC_COLLATE {literal(like['collate'])} LC_CTYPE {literal(like['ctype'])}",
-        f"TABLESPACE {identifier(like['tablespace'])}",
     ]
+    if like["tablespace"]:  # to name the template's own, too, wants a right that an ordinary owner has not
+        parts.append(f"TABLESPACE {identifier(like['tablespace'])}")
     if like["provider"] == "i":
         parts.append(f"LOCALE_PROVIDER icu ICU_LOCALE {literal(like['locale'])}")
     if like["provider"] == "b":
