@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bed.bookkeeping import values
+from bed.local_processes import wait_until
 from test_restore import backup, databases, drop_beside
 
 from nself_core.backups import swap
@@ -71,3 +72,39 @@ def test_an_ordinary_owner_that_may_create_databases_restores(owned):
     owned.run("restore", "--undo", "--force").ok()
     owned.run("restore", "--clean", "--force").ok()
     assert (rows(owned), databases(owned)) == (0, [])
+
+
+def test_an_ordinary_owner_is_told_whose_sessions_it_may_not_end(owned):
+    backup(owned)
+    with owned.database.connect() as other:
+        other.execute("SELECT 1")
+        outcome = owned.run("restore", "--force", "--no-safety-backup")
+    user = owned.database.server.cluster.user
+    assert (outcome.code, f"may not end sessions of {user}" in outcome.err) == (1, True), repr(outcome)
+    assert (rows(owned), databases(owned)) == (3, [])
+
+
+def test_an_ordinary_owner_does_not_end_what_vacuums_by_itself(owned):
+    # Slowed down, the worker is still in the table when the swap comes.
+    cluster = owned.database.server.cluster
+    backup(owned)
+    with cluster.connect() as admin:
+        for setting in ("autovacuum_naptime = '1s'", "autovacuum_vacuum_cost_delay = '100ms'"):
+            admin.execute(f"ALTER SYSTEM SET {setting}")
+        admin.execute("SELECT pg_reload_conf()")
+        try:
+            owned.database.admin(
+                "CREATE TABLE big WITH (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_cost_delay = 100, "
+                "autovacuum_vacuum_cost_limit = 1) AS SELECT i FROM generate_series(1, 200000) i"
+            )
+            owned.database.admin("DELETE FROM big WHERE i % 2 = 0")
+            seen = (
+                "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = %s "
+                "AND query LIKE '%%big%%'"
+            )
+            wait_until(lambda: admin.execute(seen, [owned.database.name]).fetchall(), 30)
+            owned.run("restore", "--force", "--no-safety-backup").ok()
+        finally:
+            admin.execute("ALTER SYSTEM RESET ALL")
+            admin.execute("SELECT pg_reload_conf()")
+    assert len(databases(owned)) == 1

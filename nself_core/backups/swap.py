@@ -27,11 +27,20 @@ ORDER BY d.datname
 
 FAILED = "nself.failed"  # the setting by which a swap tells, behind its last COMMIT, why there was none
 
-# For a block that declares `wanted` and `deadline`.
+# For a block that declares `wanted` and `deadline`. An autovacuum worker has no user; only a superuser may end it, and
+# the rename does so by itself. (The kind of a process that is not its own an ordinary role is not shown.)
 ENDING = """LOOP
-        PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-        WHERE datname = ANY (wanted) AND pid <> pg_catalog.pg_backend_pid();
-        EXIT WHEN NOT FOUND;
+        BEGIN
+            PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+            WHERE datname = ANY (wanted) AND pid <> pg_catalog.pg_backend_pid() AND usesysid IS NOT NULL;
+            EXIT WHEN NOT FOUND;
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE EXCEPTION 'this role may not end sessions of %', (
+                SELECT pg_catalog.string_agg(DISTINCT a.usename::text, ', ') FROM pg_catalog.pg_stat_activity a
+                JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
+                WHERE a.datname = ANY (wanted) AND (r.rolsuper OR NOT pg_catalog.pg_has_role(r.oid, 'MEMBER'))
+            );
+        END;
         IF pg_catalog.clock_timestamp() > deadline THEN
             RAISE EXCEPTION 'sessions in % do not end', wanted;
         END IF;
