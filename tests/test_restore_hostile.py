@@ -108,3 +108,25 @@ def test_an_ordinary_owner_does_not_end_what_vacuums_by_itself(owned):
             admin.execute("ALTER SYSTEM RESET ALL")
             admin.execute("SELECT pg_reload_conf()")
     assert len(databases(owned)) == 1
+
+
+def test_every_kind_of_setting_of_the_database_is_kept(hostile):
+    cluster, name = hostile.database.server.cluster, f'"{hostile.database.name}"'
+    for setting in (
+        f"role = {cluster.user}",
+        "search_path = public, \"$user\", 'Odd \"Schema\", x', ''",
+        "DateStyle = 'German, DMY'",
+        "temp_tablespaces = ''",
+        "session_preload_libraries = 'auto_explain'",
+        "app.note = 'it''s \\ 100%, \"so\"'",
+        "TimeZone = 'Europe/Paris'",
+    ):
+        cluster.admin(f"ALTER DATABASE {name} SET {setting}")
+    look = (
+        "SELECT unnest(s.setconfig) AS one FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase "
+        "WHERE d.datname = current_database() ORDER BY 1"
+    )
+    before = values(hostile, look)
+    backup(hostile)
+    hostile.run("restore", "--force", "--no-safety-backup").ok()
+    assert (values(hostile, look), len(before)) == (before, 7)

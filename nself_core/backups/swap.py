@@ -7,6 +7,7 @@ nobody is connected to, so it is done from another one.
 
 from __future__ import annotations
 
+import re
 import time
 
 from nself_core.sql.quoting import dollar, identifier, literal
@@ -26,6 +27,16 @@ ORDER BY d.datname
 """
 
 FAILED = "nself.failed"  # the setting by which a swap tells, behind its last COMMIT, why there was none
+
+# Settings that the server keeps as names, each quoted where it has to be (GUC_LIST_QUOTE in its sources).
+LISTS_OF_NAMES = (
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+)
 
 # For a block that declares `wanted` and `deadline`. An autovacuum worker has no user; only a superuser may end it, and
 # the rename does so by itself. (The kind of a process that is not its own an ordinary role is not shown.)
@@ -121,10 +132,8 @@ def sql_dress(new, like):
         texts.append(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
         texts += [_grant(name, grant) for grant in like["grants"]]
     for setting in like["settings"]:
-        # FROM CURRENT takes the value as it is, whatever kind of list it is.
-        texts.append(f"SELECT pg_catalog.set_config({literal(setting['name'])}, {literal(setting['value'])}, true)")
         who = f"ROLE {identifier(setting['role'])} IN DATABASE" if setting["role"] else "DATABASE"
-        texts.append(f"ALTER {who} {name} SET {_setting_name(setting['name'])} FROM CURRENT")
+        texts.append(f"ALTER {who} {name} SET {_setting_name(setting['name'])} TO {_setting_value(setting)}")
     if like["connections"] >= 0:
         texts.append(f"ALTER DATABASE {name} CONNECTION LIMIT {int(like['connections'])}")
     if like["comment"] is not None:
@@ -140,6 +149,14 @@ def _grant(name, grant):
 
 def _setting_name(name):
     return ".".join(identifier(part) for part in name.split("."))
+
+
+def _setting_value(setting):
+    """The value as SET takes it: of a list of names, each by itself, for the server quotes each."""
+    if setting["name"].lower() not in LISTS_OF_NAMES:
+        return literal(setting["value"])
+    items = re.findall(r'"((?:[^"]|"")*)"|([^\s",]+)', setting["value"])
+    return ", ".join(literal(quoted.replace('""', '"') or plain) for quoted, plain in items) or "''"
 
 
 def sql_swap(present, new, aside):
