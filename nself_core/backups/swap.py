@@ -7,12 +7,14 @@ nobody is connected to, so it is done from another one.
 
 from __future__ import annotations
 
+import re
 import time
 
 from nself_core.sql.quoting import dollar, identifier, literal
 
 BEFORE, RESTORE = "before", "restore"
 LONGEST_NAME = 63  # bytes (NAMEDATALEN - 1)
+HASH_DIGITS = 8
 WAIT_SECONDS = 15  # for the ended sessions to be gone
 
 SQL_DATABASES = """
@@ -26,11 +28,30 @@ ORDER BY d.datname
 
 FAILED = "nself.failed"  # the setting by which a swap tells, behind its last COMMIT, why there was none
 
-# For a block that declares `wanted` and `deadline`.
+# Settings that the server keeps as names, each quoted where it has to be (GUC_LIST_QUOTE in its sources).
+LISTS_OF_NAMES = (
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+)
+
+# For a block that declares `wanted` and `deadline`. An autovacuum worker has no user; only a superuser may end it, and
+# the rename does so by itself. (The kind of a process that is not its own an ordinary role is not shown.)
 ENDING = """LOOP
-        PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-        WHERE datname = ANY (wanted) AND pid <> pg_catalog.pg_backend_pid();
-        EXIT WHEN NOT FOUND;
+        BEGIN
+            PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+            WHERE datname = ANY (wanted) AND pid <> pg_catalog.pg_backend_pid() AND usesysid IS NOT NULL;
+            EXIT WHEN NOT FOUND;
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE EXCEPTION 'this role may not end sessions of %', (
+                SELECT pg_catalog.string_agg(DISTINCT a.usename::text, ', ') FROM pg_catalog.pg_stat_activity a
+                JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
+                WHERE a.datname = ANY (wanted) AND (r.rolsuper OR NOT pg_catalog.pg_has_role(r.oid, 'MEMBER'))
+            );
+        END;
         IF pg_catalog.clock_timestamp() > deadline THEN
             RAISE EXCEPTION 'sessions in % do not end', wanted;
         END IF;
@@ -42,7 +63,7 @@ ENDING = """LOOP
 SQL_LIKENESS = """
 SELECT pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.datctype AS ctype,
        pg_catalog.pg_get_userbyid(d.datdba) AS owner, d.datconnlimit AS connections,
-       t.spcname AS tablespace, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
+       CASE WHEN t.oid <> template.dattablespace THEN t.spcname END AS tablespace, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
        pg_catalog.to_jsonb(d) ->> 'datlocprovider' AS provider,
        coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale') AS locale,
        d.datacl IS NOT NULL AS has_grants,
@@ -57,6 +78,7 @@ SELECT pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS c
                  FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS one
                  WHERE s.setdatabase = d.oid), '[]') AS settings
 FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
+JOIN pg_catalog.pg_database template ON template.datname = 'template0'
 WHERE d.datname = :name
 """
 
@@ -64,10 +86,17 @@ WHERE d.datname = :name
 def side_name(name, kind, seconds):
     """The name of a database beside `name`: `<name>_before_20240501120000`, at most 63 bytes.
 
+    A name that is too long is cut, and told from others that begin alike by a hash of the whole of it.
     Arguments: `kind`, BEFORE or RESTORE; `seconds` since 1970.
     """
     ending = f"_{kind}_{time.strftime('%Y%m%d%H%M%S', time.gmtime(seconds))}"
-    return name.encode()[: LONGEST_NAME - len(ending)].decode("utf-8", "ignore") + ending
+    whole, space = name.encode(), LONGEST_NAME - len(ending)
+    if len(whole) > space:
+        import hashlib
+
+        ending = f"_{hashlib.sha256(whole).hexdigest()[:HASH_DIGITS]}{ending}"
+        name = whole[: LONGEST_NAME - len(ending)].decode("utf-8", "ignore")
+    return name + ending
 
 
 def side_prefix(name, kind):
@@ -85,8 +114,9 @@ def sql_create(new, like, owner=None):
     parts = [
         f"CREATE DATABASE {identifier(new)} TEMPLATE template0 OWNER {identifier(owner or like['owner'])}",
         f"ENCODING {literal(like['encoding'])} LC_COLLATE {literal(like['collate'])} LC_CTYPE {literal(like['ctype'])}",
-        f"TABLESPACE {identifier(like['tablespace'])}",
     ]
+    if like["tablespace"]:  # to name the template's own, too, wants a right that an ordinary owner has not
+        parts.append(f"TABLESPACE {identifier(like['tablespace'])}")
     if like["provider"] == "i":
         parts.append(f"LOCALE_PROVIDER icu ICU_LOCALE {literal(like['locale'])}")
     if like["provider"] == "b":
@@ -102,10 +132,8 @@ def sql_dress(new, like):
         texts.append(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
         texts += [_grant(name, grant) for grant in like["grants"]]
     for setting in like["settings"]:
-        # FROM CURRENT takes the value as it is, whatever kind of list it is.
-        texts.append(f"SELECT pg_catalog.set_config({literal(setting['name'])}, {literal(setting['value'])}, true)")
         who = f"ROLE {identifier(setting['role'])} IN DATABASE" if setting["role"] else "DATABASE"
-        texts.append(f"ALTER {who} {name} SET {_setting_name(setting['name'])} FROM CURRENT")
+        texts.append(f"ALTER {who} {name} SET {_setting_name(setting['name'])} TO {_setting_value(setting)}")
     if like["connections"] >= 0:
         texts.append(f"ALTER DATABASE {name} CONNECTION LIMIT {int(like['connections'])}")
     if like["comment"] is not None:
@@ -121,6 +149,14 @@ def _grant(name, grant):
 
 def _setting_name(name):
     return ".".join(identifier(part) for part in name.split("."))
+
+
+def _setting_value(setting):
+    """The value as SET takes it: of a list of names, each by itself, for the server quotes each."""
+    if setting["name"].lower() not in LISTS_OF_NAMES:
+        return literal(setting["value"])
+    items = re.findall(r'"((?:[^"]|"")*)"|([^\s",]+)', setting["value"])
+    return ", ".join(literal(quoted.replace('""', '"') or plain) for quoted, plain in items) or "''"
 
 
 def sql_swap(present, new, aside):
