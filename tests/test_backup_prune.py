@@ -77,6 +77,18 @@ def test_weeks_and_months_at_the_turn_of_the_year():
     assert sorted(file[:10] for file in monthly) == ["2023-12-31", "2024-01-31", "2024-02-01"]
 
 
+SAFE = "before-restore"
+
+
+@given(TIMES, st.sets(st.integers(0, 40)), KEEPS)
+def test_the_newest_that_restore_takes_by_itself_never_goes(times, safe, keep):
+    names = [read_name(file_name(at, SAFE if number in safe else None, ".dump")) for number, at in enumerate(times)]
+    kept = kept_files(names, keep)
+    for found in (names, [name for name in names if name.label != SAFE]):
+        assert not found or max(found, key=lambda name: name.seconds).file in kept
+    assert kept_files([name for name in names if name.file in kept], keep) == kept
+
+
 def settings(**values):
     return SimpleNamespace(integer=values.get)
 
@@ -96,9 +108,9 @@ def folder(tmp_path):
     return Folder(str(tmp_path), "shown")
 
 
-def put(folder, seconds, ending=".dump", content=b"dump", **manifest):
+def put(folder, seconds, ending=".dump", content=b"dump", label=None, **manifest):
     """A backup in the folder with its manifest; returns its name."""
-    name = file_name(seconds, None, ending)
+    name = file_name(seconds, label, ending)
     path = os.path.join(folder.path, name)
     with open(path, "wb") as file:
         file.write(content)
@@ -144,6 +156,18 @@ def test_a_damaged_backup_does_not_count_as_the_newest_good_one(folder, damage):
     assert going == [old]
     assert plan.data["kept"] == [good]
     assert f"shown/{newest} is not as it was written, and is left alone" in plan.warnings
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_behind_the_safety_backup_of_a_restore_the_newest_other_that_is_whole_stays(folder, damaged):
+    old, good, newest = put(folder, NOON), put(folder, NOON + 1), put(folder, NOON + 2)
+    safe = put(folder, NOON + 3, label=SAFE)
+    if damaged:
+        with open(os.path.join(folder.path, newest), "wb") as file:
+            file.write(b"dumq")
+    going, plan = goes(folder, last=1)
+    assert going == ([old] if damaged else [good, old])
+    assert plan.data["kept"] == [safe, good if damaged else newest]
 
 
 def test_each_goes_with_its_manifest_and_is_told_as_it_is_shown(folder):

@@ -330,9 +330,9 @@ def test_a_manifest_that_is_anothers_or_none(remote_project, storage, facts, wor
     assert "left alone" in outcome.json()["warnings"][0]
 
 
-def put_backup(storage, project, seconds, content=b"dump", **facts):
+def put_backup(storage, project, seconds, content=b"dump", label=None, **facts):
     """A backup there that is small and no dump; returns its key."""
-    name = file_name(seconds, None, ".dump")
+    name = file_name(seconds, label, ".dump")
     key = f"dev/{project.database.name}/{name}"
     manifest = {
         "nself_backup": 1, "file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
@@ -358,6 +358,15 @@ def test_prune_keeps_the_newest_good_ones_and_what_is_not_ours(remote_project, s
     left = storage.keys()
     assert {*days[3:], strange} <= {*left} and not {*days[:3]} & {*left}
     assert len(left) == 2 * 3 + 3
+
+
+def test_prune_keeps_what_restore_takes_behind_a_safety_backup(remote_project, storage):
+    old, good = (put_backup(storage, remote_project, NOON + day) for day in range(2))
+    safe = put_backup(storage, remote_project, NOON + 2, label="before-restore")
+    outcome = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--json").ok().json()
+    assert outcome["data"]["kept"] == [os.path.basename(key) for key in (safe, good)]
+    left = {*storage.keys()}
+    assert old not in left and {good, safe} <= left
 
 
 def test_prune_asks_in_prod(remote_project, storage):

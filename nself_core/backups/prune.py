@@ -1,4 +1,8 @@
-"""Which backups may go: pure, from their times and what is to be kept. The newest good one never goes."""
+"""Which backups may go: pure, from their times and what is to be kept.
+
+The newest good one never goes, and neither does the newest that `restore` takes by itself: the former may be of the
+state that a restore has just replaced.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections import namedtuple
 
 from nself_core.backups import folder as folders
 from nself_core.backups.names import MANIFEST
+from nself_core.backups.restore import SAFETY_LABEL
 from nself_core.failures import FileFailure, UsageFailure
 from nself_core.output import Report, bytes_text
 from nself_core.plan import Plan, Step
@@ -41,7 +46,7 @@ def read_keep(settings, last, daily, weekly, monthly):
 def kept_files(names, keep):
     """The files of the Names that are kept, as a set; `names`, of good backups of one database."""
     newest_first = sorted(names, key=lambda name: (name.seconds, name.file), reverse=True)
-    kept = {name.file for name in newest_first[: max(keep.last or 0, 1)]}
+    kept = {name.file for name in (*newest_first[: keep.last or 0], *never_going(newest_first))}
     for period, form in PERIODS:
         seen: set = set()
         for name in newest_first:
@@ -50,6 +55,11 @@ def kept_files(names, keep):
                 seen.add(key)
                 kept.add(name.file)
     return kept
+
+
+def never_going(newest_first):
+    """Of Names, the newest and the newest that `restore` takes by itself, which may be the same."""
+    return [*newest_first[:1], *[name for name in newest_first if name.label != SAFETY_LABEL][:1]]
 
 
 def plan_prune(folder, settings, database_name, keep):
@@ -77,10 +87,19 @@ def plan_prune(folder, settings, database_name, keep):
 
 
 def _split(ours, keep):
-    """(good, damaged) Backups of `ours`, the newest first: by size, and where some would go, the newest by its hash."""
-    good = [backup for backup in ours if backup.bytes == backup.manifest["bytes"]]
-    while len(good) > len(kept_files([backup.name for backup in good], keep)) and not folders.is_intact(good[0]):
-        good.pop(0)
+    """(good, damaged) Backups of `ours`, the newest first: by size, and where some would go, by hash what they leave.
+
+    Read are those alone that never go, until they are as they were written.
+    """
+    good, read = [backup for backup in ours if backup.bytes == backup.manifest["bytes"]], set()
+    while len(good) > len(kept_files([backup.name for backup in good], keep)):
+        heads = never_going([backup.name for backup in good])
+        head = next((backup for backup in good if backup.name in heads and backup.name not in read), None)
+        if head is None:
+            break
+        read.add(head.name)
+        if not folders.is_intact(head):
+            good.remove(head)
     return good, [backup for backup in ours if backup not in good]
 
 
