@@ -19,7 +19,7 @@ from nself_core.failures import FileFailure, UsageFailure
 
 DAY = 86400
 NOON = 1714564800  # 2024-05-01T12:00:00
-OURS = SimpleNamespace(env="dev")
+OURS = SimpleNamespace(env="dev", project_name="shop")
 TIMES = st.lists(st.integers(NOON - 900 * DAY, NOON), unique=True, max_size=40)
 COUNT = st.none() | st.integers(1, 8)
 KEEPS = st.builds(Keep, COUNT, COUNT, COUNT, COUNT)
@@ -127,9 +127,10 @@ def goes(folder, **keep):
 
 def test_other_databases_environments_and_what_has_no_manifest_are_left_alone(folder):
     old = put(folder, NOON)
-    newest = put(folder, NOON + 1)
+    newest = put(folder, NOON + 1, project="shop")
     put(folder, NOON + 2, database="other")
     put(folder, NOON + 3, env="prod")
+    put(folder, NOON + 8, project="another")
     for seconds, manifest in ((4, None), (5, "{"), (6, '{"nself_backup": 1}'), (7, "[" * 100000)):
         path = os.path.join(folder.path, put(folder, NOON + seconds)) + ".json"
         os.unlink(path)
@@ -139,7 +140,7 @@ def test_other_databases_environments_and_what_has_no_manifest_are_left_alone(fo
     going, plan = goes(folder, last=1)
     assert going == [old]
     assert plan.data["kept"] == [newest]
-    assert plan.warnings == ["6 backups of other databases, or without a manifest, are left alone"]
+    assert plan.warnings == ["7 backups of other projects or databases, or without a manifest, are left alone"]
 
 
 @pytest.mark.parametrize("damage", [b"dum", b"dumq", None])
@@ -226,6 +227,18 @@ def test_the_command_keeps_the_newest(plain_project):
     assert [item["file"] for item in left] == files[2:]
     assert plain_project.run("backup", "prune", "--keep-last", "1").ok().out.startswith("nothing to remove; 1 kept")
     assert plain_project.run("backup", "prune").code == 1
+
+
+def test_another_projects_backup_is_neither_restored_by_itself_nor_removed(plain_project):
+    file = plain_project.run("backup", "--json").ok().json()["data"]["file"]
+    another = {**plain_project.database.settings, "PROJECT_NAME": "another"}
+    plain_project.write_env(another)
+    plain_project.run("backup").ok()
+    assert plain_project.run("backup", "prune", "--keep-last", "1").ok().out.startswith("nothing to remove; 1 kept")
+    (plain_project.root / f"{file}.json").rename(plain_project.root / "kept.json")
+    plain_project.write_env({**another, "PROJECT_NAME": "third"})
+    outcome = plain_project.run("restore", "--force", "--json")
+    assert outcome.code == 1 and "there is no backup of" in outcome.json()["error"]["message"]
 
 
 def test_in_prod_it_wants_consent(plain_project):

@@ -330,7 +330,7 @@ def test_a_manifest_that_is_anothers_or_none(remote_project, storage, facts, wor
     assert "left alone" in outcome.json()["warnings"][0]
 
 
-def put_backup(storage, project, seconds, content=b"dump", label=None, **facts):
+def put_backup(storage, project, seconds, /, content=b"dump", label=None, **facts):
     """A backup there that is small and no dump; returns its key."""
     name = file_name(seconds, label, ".dump")
     key = f"dev/{project.database.name}/{name}"
@@ -358,6 +358,22 @@ def test_prune_keeps_the_newest_good_ones_and_what_is_not_ours(remote_project, s
     left = storage.keys()
     assert {*days[3:], strange} <= {*left} and not {*days[:3]} & {*left}
     assert len(left) == 2 * 3 + 3
+
+
+def test_another_projects_backups_under_the_same_keys(remote_project, storage):
+    old = put_backup(storage, remote_project, NOON)
+    data = take(remote_project, "--no-local")
+    ours = data["remote"].partition(storage.prefix)[2]
+    later = int(time.time()) + 3600
+    others = [put_backup(storage, remote_project, later + number, project="another") for number in range(3)]
+    outcome = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--json").ok().json()
+    assert "3 backups of other projects are left alone" in outcome["warnings"]
+    left = {*storage.keys()}
+    assert old not in left and {ours, *others} <= left
+    assert f"fetch {data['remote']} (" in remote_project.run("restore", "--remote", "--dry-run").ok().out
+    storage.delete(ours + ".json")
+    outcome = remote_project.run("restore", "--remote", "--force", "--json")
+    assert outcome.code == 1 and "and 3 of others" in outcome.json()["error"]["message"]
 
 
 def test_prune_keeps_what_restore_takes_behind_a_safety_backup(remote_project, storage):

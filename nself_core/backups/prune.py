@@ -11,6 +11,7 @@ import time
 from collections import namedtuple
 
 from nself_core.backups import folder as folders
+from nself_core.backups.manifest import is_of_project
 from nself_core.backups.names import MANIFEST
 from nself_core.backups.restore import SAFETY_LABEL
 from nself_core.failures import FileFailure, UsageFailure
@@ -65,10 +66,10 @@ def never_going(newest_first):
 def plan_prune(folder, settings, database_name, keep):
     """The Plan of `backup prune` for this environment's database.
 
-    Backups of other databases and environments, and those without a manifest, are left alone.
+    Backups of other projects, databases and environments, and those without a manifest, are left alone.
     """
     found = folders.list_backups(folder)
-    ours = [backup for backup in found if _is_ours(backup, settings.env, database_name)]
+    ours = [backup for backup in found if _is_ours(backup.manifest, settings, database_name)]
     good, damaged = _split(ours, keep)
     kept = kept_files([backup.name for backup in good], keep)
     going = [backup for backup in good if backup.name.file not in kept]
@@ -79,7 +80,8 @@ def plan_prune(folder, settings, database_name, keep):
     ]
     steps += [_leftover(folder, path) for path in parts]
     strange = len(found) - len(ours)
-    warnings = [f"{strange} backups of other databases, or without a manifest, are left alone"] if strange else []
+    words = "backups of other projects or databases, or without a manifest, are left alone"
+    warnings = [f"{strange} {words}"] if strange else []
     warnings += [f"{backup.shown} is not as it was written, and is left alone" for backup in damaged]
     loses = [f"{backup.shown} ({bytes_text(backup.bytes)})" for backup in going]
     data = {"removed": [], "kept": sorted(kept, reverse=True)}
@@ -108,9 +110,10 @@ def _leftover(folder, path):
     return Step("prune", f"remove {shown}, left by a run that was ended", work=Leftover(path, shown))
 
 
-def _is_ours(backup, env, database_name):
-    manifest = backup.manifest
-    return manifest is not None and manifest.get("env") == env and manifest.get("database") == database_name
+def _is_ours(manifest, settings, database_name):
+    if manifest is None or not is_of_project(manifest, settings.project_name):
+        return False
+    return manifest.get("env") == settings.env and manifest.get("database") == database_name
 
 
 def perform(steps):
