@@ -401,7 +401,7 @@ def test_prune_asks_in_prod(remote_project, storage):
 
 def test_halves_and_unfinished_uploads_go_when_they_are_old(remote_project, storage, monkeypatch):
     from nself_core.backups import remote as remotes
-    from nself_core.s3.multipart import Uploading
+    from nself_core.s3.multipart import Uploading, find_uploads
     from nself_core.settings import load_settings
 
     place = f"{storage.prefix}dev/{remote_project.database.name}/"
@@ -418,6 +418,11 @@ def test_halves_and_unfinished_uploads_go_when_they_are_old(remote_project, stor
     assert len([line for line in whole["warnings"] if "left for a day" in line]) == 4
     settings = load_settings(str(remote_project.root), environ={})
     remote = remotes.open_remote(settings)
+    with monkeypatch.context() as patched:  # begun long ago, and a part has just come
+        found = [each._replace(begun="2001-01-01T00:00:00Z") for each in find_uploads(storage.store, place)]
+        patched.setattr(prune_remote, "find_uploads", lambda *_: found)
+        plan = prune_remote.plan_prune(remote, remote_project.database.name, prune_remote_keep())
+        assert len(found) == 1 and not plan.steps
     monkeypatch.setattr(prune_remote, "STALE_SECONDS", -60)
     keep = prune_remote_keep()
     plan = prune_remote.plan_prune(remote, remote_project.database.name, keep)

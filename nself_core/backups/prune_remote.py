@@ -16,7 +16,7 @@ from nself_core.backups.prune import STALE_SECONDS, kept_files
 from nself_core.failures import Failure, FileFailure
 from nself_core.output import Report, bytes_text
 from nself_core.plan import Plan, Step
-from nself_core.s3.multipart import abort_upload, find_uploads
+from nself_core.s3.multipart import abort_upload, find_uploads, last_sent
 
 Work = namedtuple("Work", "key shown upload is_half", defaults=(None, False))
 Work.__doc__ = """What is removed, `shown` to people.
@@ -90,7 +90,8 @@ def _left(remote, database_name, entries):
             old.append(work)
     for upload in find_uploads(remote.store, remotes.folder_key(remote, remote.env, database_name)):
         shown = f"the upload of {remotes.shown_key(remote, upload.key)}"
-        if (upload.begun or "") >= limit:
+        # A long dump's own is old, and still gets parts.
+        if (upload.begun or "") >= limit or last_sent(remote.store, upload) >= limit:
             young.append(shown)
         else:
             old.append(Work(upload.key, shown, upload))
