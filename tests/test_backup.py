@@ -10,11 +10,13 @@ import secrets
 import stat
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 from bed.servers import NASTY_NAME
 from psycopg import sql
 
+from nself_core.backups import take as taking
 from nself_core.backups.folder import give_name, reserve
 from nself_core.backups.names import file_name
 from nself_core.postgres.toolchain import find_clients
@@ -65,6 +67,16 @@ def refused_as_too_old(project, *options):
     assert f"is older than the server, which is {server.version}" in error["message"]
     assert entries(project) == []
     return True
+
+
+def test_a_table_that_is_gone_after_the_dump_is_not_in_its_manifest(monkeypatch):
+    monkeypatch.setattr(taking, "_globals", lambda *_: ("", []))
+    monkeypatch.setattr(taking, "read_facts", lambda _: {"estimated_rows": {"public.stays": 2, "public.new": 3}})
+    facts = {"estimated_rows": {"public.stays": 1, "public.goes": 5}}
+    job = SimpleNamespace(facts=facts, details={}, recipients=[])
+    dumped = taking.Dumped(1, "0", "nself-program pg_dump (PostgreSQL) 15.1\n", None)
+    manifest, warnings = taking._manifest(None, job, "a.dump", dumped, 0)
+    assert manifest["estimated_rows"] == {"public.stays": 1} and not warnings
 
 
 # Every format over every way.

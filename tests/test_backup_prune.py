@@ -19,7 +19,7 @@ from nself_core.failures import FileFailure, UsageFailure
 
 DAY = 86400
 NOON = 1714564800  # 2024-05-01T12:00:00
-OURS = SimpleNamespace(env="dev")
+OURS = SimpleNamespace(env="dev", project_name="shop")
 TIMES = st.lists(st.integers(NOON - 900 * DAY, NOON), unique=True, max_size=40)
 COUNT = st.none() | st.integers(1, 8)
 KEEPS = st.builds(Keep, COUNT, COUNT, COUNT, COUNT)
@@ -77,6 +77,18 @@ def test_weeks_and_months_at_the_turn_of_the_year():
     assert sorted(file[:10] for file in monthly) == ["2023-12-31", "2024-01-31", "2024-02-01"]
 
 
+SAFE = "before-restore"
+
+
+@given(TIMES, st.sets(st.integers(0, 40)), KEEPS)
+def test_the_newest_that_restore_takes_by_itself_never_goes(times, safe, keep):
+    names = [read_name(file_name(at, SAFE if number in safe else None, ".dump")) for number, at in enumerate(times)]
+    kept = kept_files(names, keep)
+    for found in (names, [name for name in names if name.label != SAFE]):
+        assert not found or max(found, key=lambda name: name.seconds).file in kept
+    assert kept_files([name for name in names if name.file in kept], keep) == kept
+
+
 def settings(**values):
     return SimpleNamespace(integer=values.get)
 
@@ -96,9 +108,9 @@ def folder(tmp_path):
     return Folder(str(tmp_path), "shown")
 
 
-def put(folder, seconds, ending=".dump", content=b"dump", **manifest):
+def put(folder, seconds, ending=".dump", content=b"dump", label=None, **manifest):
     """A backup in the folder with its manifest; returns its name."""
-    name = file_name(seconds, None, ending)
+    name = file_name(seconds, label, ending)
     path = os.path.join(folder.path, name)
     with open(path, "wb") as file:
         file.write(content)
@@ -115,9 +127,10 @@ def goes(folder, **keep):
 
 def test_other_databases_environments_and_what_has_no_manifest_are_left_alone(folder):
     old = put(folder, NOON)
-    newest = put(folder, NOON + 1)
+    newest = put(folder, NOON + 1, project="shop")
     put(folder, NOON + 2, database="other")
     put(folder, NOON + 3, env="prod")
+    put(folder, NOON + 8, project="another")
     for seconds, manifest in ((4, None), (5, "{"), (6, '{"nself_backup": 1}'), (7, "[" * 100000)):
         path = os.path.join(folder.path, put(folder, NOON + seconds)) + ".json"
         os.unlink(path)
@@ -127,7 +140,7 @@ def test_other_databases_environments_and_what_has_no_manifest_are_left_alone(fo
     going, plan = goes(folder, last=1)
     assert going == [old]
     assert plan.data["kept"] == [newest]
-    assert plan.warnings == ["6 backups of other databases, or without a manifest, are left alone"]
+    assert plan.warnings == ["7 backups of other projects or databases, or without a manifest, are left alone"]
 
 
 @pytest.mark.parametrize("damage", [b"dum", b"dumq", None])
@@ -144,6 +157,18 @@ def test_a_damaged_backup_does_not_count_as_the_newest_good_one(folder, damage):
     assert going == [old]
     assert plan.data["kept"] == [good]
     assert f"shown/{newest} is not as it was written, and is left alone" in plan.warnings
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_behind_the_safety_backup_of_a_restore_the_newest_other_that_is_whole_stays(folder, damaged):
+    old, good, newest = put(folder, NOON), put(folder, NOON + 1), put(folder, NOON + 2)
+    safe = put(folder, NOON + 3, label=SAFE)
+    if damaged:
+        with open(os.path.join(folder.path, newest), "wb") as file:
+            file.write(b"dumq")
+    going, plan = goes(folder, last=1)
+    assert going == ([old] if damaged else [good, old])
+    assert plan.data["kept"] == [safe, good if damaged else newest]
 
 
 def test_each_goes_with_its_manifest_and_is_told_as_it_is_shown(folder):
@@ -202,6 +227,18 @@ def test_the_command_keeps_the_newest(plain_project):
     assert [item["file"] for item in left] == files[2:]
     assert plain_project.run("backup", "prune", "--keep-last", "1").ok().out.startswith("nothing to remove; 1 kept")
     assert plain_project.run("backup", "prune").code == 1
+
+
+def test_another_projects_backup_is_neither_restored_by_itself_nor_removed(plain_project):
+    file = plain_project.run("backup", "--json").ok().json()["data"]["file"]
+    another = {**plain_project.database.settings, "PROJECT_NAME": "another"}
+    plain_project.write_env(another)
+    plain_project.run("backup").ok()
+    assert plain_project.run("backup", "prune", "--keep-last", "1").ok().out.startswith("nothing to remove; 1 kept")
+    (plain_project.root / f"{file}.json").rename(plain_project.root / "kept.json")
+    plain_project.write_env({**another, "PROJECT_NAME": "third"})
+    outcome = plain_project.run("restore", "--force", "--json")
+    assert outcome.code == 1 and "there is no backup of" in outcome.json()["error"]["message"]
 
 
 def test_in_prod_it_wants_consent(plain_project):

@@ -330,9 +330,9 @@ def test_a_manifest_that_is_anothers_or_none(remote_project, storage, facts, wor
     assert "left alone" in outcome.json()["warnings"][0]
 
 
-def put_backup(storage, project, seconds, content=b"dump", **facts):
+def put_backup(storage, project, seconds, /, content=b"dump", label=None, **facts):
     """A backup there that is small and no dump; returns its key."""
-    name = file_name(seconds, None, ".dump")
+    name = file_name(seconds, label, ".dump")
     key = f"dev/{project.database.name}/{name}"
     manifest = {
         "nself_backup": 1, "file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
@@ -360,6 +360,31 @@ def test_prune_keeps_the_newest_good_ones_and_what_is_not_ours(remote_project, s
     assert len(left) == 2 * 3 + 3
 
 
+def test_another_projects_backups_under_the_same_keys(remote_project, storage):
+    old = put_backup(storage, remote_project, NOON)
+    data = take(remote_project, "--no-local")
+    ours = data["remote"].partition(storage.prefix)[2]
+    later = int(time.time()) + 3600
+    others = [put_backup(storage, remote_project, later + number, project="another") for number in range(3)]
+    outcome = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--json").ok().json()
+    assert "3 backups of other projects are left alone" in outcome["warnings"]
+    left = {*storage.keys()}
+    assert old not in left and {ours, *others} <= left
+    assert f"fetch {data['remote']} (" in remote_project.run("restore", "--remote", "--dry-run").ok().out
+    storage.delete(ours + ".json")
+    outcome = remote_project.run("restore", "--remote", "--force", "--json")
+    assert outcome.code == 1 and "and 3 of others" in outcome.json()["error"]["message"]
+
+
+def test_prune_keeps_what_restore_takes_behind_a_safety_backup(remote_project, storage):
+    old, good = (put_backup(storage, remote_project, NOON + day) for day in range(2))
+    safe = put_backup(storage, remote_project, NOON + 2, label="before-restore")
+    outcome = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--json").ok().json()
+    assert outcome["data"]["kept"] == [os.path.basename(key) for key in (safe, good)]
+    left = {*storage.keys()}
+    assert old not in left and {good, safe} <= left
+
+
 def test_prune_asks_in_prod(remote_project, storage):
     remote_project.write_env({**remote_project.database.settings, **storage.settings()}, ".env.prod")
     for day in range(2):
@@ -376,7 +401,7 @@ def test_prune_asks_in_prod(remote_project, storage):
 
 def test_halves_and_unfinished_uploads_go_when_they_are_old(remote_project, storage, monkeypatch):
     from nself_core.backups import remote as remotes
-    from nself_core.s3.multipart import Uploading
+    from nself_core.s3.multipart import Uploading, find_uploads
     from nself_core.settings import load_settings
 
     place = f"{storage.prefix}dev/{remote_project.database.name}/"
@@ -393,6 +418,11 @@ def test_halves_and_unfinished_uploads_go_when_they_are_old(remote_project, stor
     assert len([line for line in whole["warnings"] if "left for a day" in line]) == 4
     settings = load_settings(str(remote_project.root), environ={})
     remote = remotes.open_remote(settings)
+    with monkeypatch.context() as patched:  # begun long ago, and a part has just come
+        found = [each._replace(begun="2001-01-01T00:00:00Z") for each in find_uploads(storage.store, place)]
+        patched.setattr(prune_remote, "find_uploads", lambda *_: found)
+        plan = prune_remote.plan_prune(remote, remote_project.database.name, prune_remote_keep())
+        assert len(found) == 1 and not plan.steps
     monkeypatch.setattr(prune_remote, "STALE_SECONDS", -60)
     keep = prune_remote_keep()
     plan = prune_remote.plan_prune(remote, remote_project.database.name, keep)

@@ -66,6 +66,11 @@ def document(facts, details):
     return {"nself_backup": FORM, "tool": f"nself-db {__version__}", **details, **facts}
 
 
+def is_of_project(manifest, project):
+    """Whether a manifest is of the `project` of this name, or does not say of which it is."""
+    return manifest.get("project", project) == project
+
+
 def write_manifest(path, manifest):
     """Write it whole beside the backup at `path`. Raises OSError."""
     temporary = f"{path}{MANIFEST}{PART}"

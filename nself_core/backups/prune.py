@@ -1,4 +1,8 @@
-"""Which backups may go: pure, from their times and what is to be kept. The newest good one never goes."""
+"""Which backups may go: pure, from their times and what is to be kept.
+
+The newest good one never goes, and neither does the newest that `restore` takes by itself: the former may be of the
+state that a restore has just replaced.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ import time
 from collections import namedtuple
 
 from nself_core.backups import folder as folders
+from nself_core.backups.manifest import is_of_project
 from nself_core.backups.names import MANIFEST
+from nself_core.backups.restore import SAFETY_LABEL
 from nself_core.failures import FileFailure, UsageFailure
 from nself_core.output import Report, bytes_text
 from nself_core.plan import Plan, Step
@@ -41,7 +47,7 @@ def read_keep(settings, last, daily, weekly, monthly):
 def kept_files(names, keep):
     """The files of the Names that are kept, as a set; `names`, of good backups of one database."""
     newest_first = sorted(names, key=lambda name: (name.seconds, name.file), reverse=True)
-    kept = {name.file for name in newest_first[: max(keep.last or 0, 1)]}
+    kept = {name.file for name in (*newest_first[: keep.last or 0], *never_going(newest_first))}
     for period, form in PERIODS:
         seen: set = set()
         for name in newest_first:
@@ -52,13 +58,18 @@ def kept_files(names, keep):
     return kept
 
 
+def never_going(newest_first):
+    """Of Names, the newest and the newest that `restore` takes by itself, which may be the same."""
+    return [*newest_first[:1], *[name for name in newest_first if name.label != SAFETY_LABEL][:1]]
+
+
 def plan_prune(folder, settings, database_name, keep):
     """The Plan of `backup prune` for this environment's database.
 
-    Backups of other databases and environments, and those without a manifest, are left alone.
+    Backups of other projects, databases and environments, and those without a manifest, are left alone.
     """
     found = folders.list_backups(folder)
-    ours = [backup for backup in found if _is_ours(backup, settings.env, database_name)]
+    ours = [backup for backup in found if _is_ours(backup.manifest, settings, database_name)]
     good, damaged = _split(ours, keep)
     kept = kept_files([backup.name for backup in good], keep)
     going = [backup for backup in good if backup.name.file not in kept]
@@ -69,7 +80,8 @@ def plan_prune(folder, settings, database_name, keep):
     ]
     steps += [_leftover(folder, path) for path in parts]
     strange = len(found) - len(ours)
-    warnings = [f"{strange} backups of other databases, or without a manifest, are left alone"] if strange else []
+    words = "backups of other projects or databases, or without a manifest, are left alone"
+    warnings = [f"{strange} {words}"] if strange else []
     warnings += [f"{backup.shown} is not as it was written, and is left alone" for backup in damaged]
     loses = [f"{backup.shown} ({bytes_text(backup.bytes)})" for backup in going]
     data = {"removed": [], "kept": sorted(kept, reverse=True)}
@@ -77,10 +89,19 @@ def plan_prune(folder, settings, database_name, keep):
 
 
 def _split(ours, keep):
-    """(good, damaged) Backups of `ours`, the newest first: by size, and where some would go, the newest by its hash."""
-    good = [backup for backup in ours if backup.bytes == backup.manifest["bytes"]]
-    while len(good) > len(kept_files([backup.name for backup in good], keep)) and not folders.is_intact(good[0]):
-        good.pop(0)
+    """(good, damaged) Backups of `ours`, the newest first: by size, and where some would go, by hash what they leave.
+
+    Read are those alone that never go, until they are as they were written.
+    """
+    good, read = [backup for backup in ours if backup.bytes == backup.manifest["bytes"]], set()
+    while len(good) > len(kept_files([backup.name for backup in good], keep)):
+        heads = never_going([backup.name for backup in good])
+        head = next((backup for backup in good if backup.name in heads and backup.name not in read), None)
+        if head is None:
+            break
+        read.add(head.name)
+        if not folders.is_intact(head):
+            good.remove(head)
     return good, [backup for backup in ours if backup not in good]
 
 
@@ -89,9 +110,10 @@ def _leftover(folder, path):
     return Step("prune", f"remove {shown}, left by a run that was ended", work=Leftover(path, shown))
 
 
-def _is_ours(backup, env, database_name):
-    manifest = backup.manifest
-    return manifest is not None and manifest.get("env") == env and manifest.get("database") == database_name
+def _is_ours(manifest, settings, database_name):
+    if manifest is None or not is_of_project(manifest, settings.project_name):
+        return False
+    return manifest.get("env") == settings.env and manifest.get("database") == database_name
 
 
 def perform(steps):

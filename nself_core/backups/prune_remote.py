@@ -10,12 +10,13 @@ import time
 from collections import namedtuple
 
 from nself_core.backups import remote as remotes
+from nself_core.backups.manifest import is_of_project
 from nself_core.backups.names import MANIFEST, read_object_name
 from nself_core.backups.prune import STALE_SECONDS, kept_files
 from nself_core.failures import Failure, FileFailure
 from nself_core.output import Report, bytes_text
 from nself_core.plan import Plan, Step
-from nself_core.s3.multipart import abort_upload, find_uploads
+from nself_core.s3.multipart import abort_upload, find_uploads, last_sent
 
 Work = namedtuple("Work", "key shown upload is_half", defaults=(None, False))
 Work.__doc__ = """What is removed, `shown` to people.
@@ -32,7 +33,7 @@ def plan_prune(remote, database_name, keep):
     """
     entries = remotes.find_keys(remote, database_name)
     found = remotes.list_backups(remote, database_name, None, entries)
-    good, strange = _split(remote, found)
+    good, strange, others = _split(remote, found)
     kept = kept_files([backup.name for backup in good], keep)
     going = [backup for backup in good if backup.name.file not in kept]
     steps = [
@@ -49,6 +50,7 @@ def plan_prune(remote, database_name, keep):
     left, young = _left(remote, database_name, entries)
     steps += [Step("prune", f"remove {work.shown}, left by a run that was ended", work=work) for work in left]
     warnings = [f"{backup.shown} is not what its manifest says, and is left alone" for backup in strange]
+    warnings += [f"{others} backups of other projects are left alone"] if others else []
     warnings += [f"{shown} is unfinished, or under way, and is left for a day" for shown in young]
     loses = [f"{backup.shown} ({bytes_text(backup.bytes)})" for backup in going]
     data = {"removed": [], "kept": sorted(kept, reverse=True)}
@@ -56,19 +58,24 @@ def plan_prune(remote, database_name, keep):
 
 
 def _split(remote, found):
-    """(good, strange) of the RemoteBackups that have a manifest."""
-    good, strange = [], []
+    """(good, strange) of the RemoteBackups that have a manifest, and how many are another project's."""
+    good, strange, others = [], [], 0
     for backup in found:
         if backup.has_manifest:
-            (good if _is_good(remote, backup) else strange).append(backup)
-    return good, strange
+            manifest = _manifest(remote, backup)
+            if manifest and not is_of_project(manifest, remote.project):
+                others += 1
+            else:
+                (good if manifest and manifest["bytes"] == backup.bytes else strange).append(backup)
+    return good, strange, others
 
 
-def _is_good(remote, backup):
+def _manifest(remote, backup):
+    """The manifest of a RemoteBackup, or None for what is not one, or another's."""
     try:
-        return remotes.with_manifest(remote, backup).manifest["bytes"] == backup.bytes
+        return remotes.with_manifest(remote, backup).manifest
     except FileFailure:
-        return False
+        return None
 
 
 def _left(remote, database_name, entries):
@@ -83,7 +90,8 @@ def _left(remote, database_name, entries):
             old.append(work)
     for upload in find_uploads(remote.store, remotes.folder_key(remote, remote.env, database_name)):
         shown = f"the upload of {remotes.shown_key(remote, upload.key)}"
-        if (upload.begun or "") >= limit:
+        # A long dump's own is old, and still gets parts.
+        if (upload.begun or "") >= limit or last_sent(remote.store, upload) >= limit:
             young.append(shown)
         else:
             old.append(Work(upload.key, shown, upload))

@@ -11,7 +11,7 @@ from collections import namedtuple
 
 from nself_core.backups.age import readable
 from nself_core.backups.manifest import encoded as encoded_manifest
-from nself_core.backups.manifest import parse
+from nself_core.backups.manifest import is_of_project, parse
 from nself_core.backups.names import MANIFEST, object_file, read_object_name
 from nself_core.failures import CheckFailed, Failure, FileFailure, UsageFailure
 from nself_core.s3.account import read_account
@@ -24,8 +24,11 @@ FIRST_PAUSE = 0.5  # seconds; with ten tries that is half a minute on the averag
 MARK = {"nself-backup": "1"}  # metadata by which prune knows what is left of our own uploads
 SCHEME = "s3://"
 
-Remote = namedtuple("Remote", "store patient env")
-Remote.__doc__ = "The backups of one environment in a bucket: two Stores of one account (see above), and its name."
+Remote = namedtuple("Remote", "store patient env project")
+Remote.__doc__ = """The backups of one environment in a bucket: two Stores of one account (see above), and its name.
+
+`project` is the name of ours: another's backups may lie beside them under the same keys.
+"""
 
 RemoteBackup = namedtuple("RemoteBackup", "name key shown bytes env database has_manifest modified manifest identity")
 RemoteBackup.__doc__ = """One backup in the store.
@@ -41,7 +44,7 @@ def open_remote(settings):
     timeout = settings.integer("STORAGE_TIMEOUT", TIMEOUT) or TIMEOUT
     tries = settings.integer("STORAGE_TRIES", PATIENT_TRIES) or 1
     store = Store(account, timeout, min(tries, TRIES))
-    return Remote(store, Store(account, timeout, tries, FIRST_PAUSE), settings.env)
+    return Remote(store, Store(account, timeout, tries, FIRST_PAUSE), settings.env, settings.project_name)
 
 
 def folder_key(remote, env, database=None):
@@ -146,14 +149,19 @@ def choose(remote, database, file, identity, passed_over):
         if not found.has_manifest:
             raise CheckFailed(f"{found.shown} has no manifest: its upload was never finished, and it is no backup")
         return readable(with_manifest(remote, found))
+    others = 0
     for backup in list_backups(remote, database, identity):
         if backup.has_manifest and backup.name.label != passed_over:
             try:
-                return readable(with_manifest(remote, backup))
+                found = with_manifest(remote, backup)
+                if is_of_project(found.manifest, remote.project):
+                    return readable(found)
+                others += 1
             except FileFailure:
                 continue
+    told = f" of project {remote.project}, and {others} of others" if others else ""
     raise CheckFailed(
-        f"there is no backup of {database} in {remote.env} in {remote.store.account}",
+        f"there is no backup of {database} in {remote.env} in {remote.store.account}{told}",
         "name another one with --file; see: nself-db backup list --remote",
     )
 

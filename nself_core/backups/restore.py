@@ -53,6 +53,7 @@ def choose(folder, settings, database_name, file):
     for backup in folders.list_backups(folder):
         manifest = backup.manifest or {}
         is_ours = manifest.get("env") == settings.env and manifest.get("database") == database_name
+        is_ours = is_ours and manifest.get("project", settings.project_name) == settings.project_name
         if is_ours and backup.name.label != SAFETY_LABEL:
             return backup
     raise CheckFailed(

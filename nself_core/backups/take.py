@@ -17,7 +17,7 @@ from nself_core.backups import folder as folders
 from nself_core.backups import remote as remotes
 from nself_core.backups import send, verify_remote
 from nself_core.backups.age import Encrypting, check_recipients, read_recipients, sealed
-from nself_core.backups.manifest import document, write_manifest
+from nself_core.backups.manifest import document, read_facts, write_manifest
 from nself_core.backups.names import (
     CUSTOM,
     DIRECTORY,
@@ -31,7 +31,7 @@ from nself_core.backups.names import (
 )
 from nself_core.backups.tar import Unpacking
 from nself_core.backups.verify import GOOD, HASH_ONLY, UNREAD, examine
-from nself_core.failures import CheckFailed, Unreachable, UsageFailure
+from nself_core.failures import CheckFailed, Failure, Unreachable, UsageFailure
 from nself_core.output import Report, bytes_text, duration_text
 from nself_core.plan import Plan, Step
 from nself_core.postgres.tools import ToolFailed, command_of, failure_of_tool, program_version, stream
@@ -229,10 +229,24 @@ def _manifest(database, job, name, dumped, begun):
     roles, unread = _globals(database, job)
     dump = {"file": name, "bytes": dumped.bytes, "sha256": dumped.sha256, "pg_dump": version, "globals": roles}
     times = {"started_at": _stamp(begun), "finished_at": _stamp(time.time())}
-    whole = document(job.facts, {**job.details, **dump, **times})
+    rows, changed = _lasting(database, job.facts)
+    whole = document({**job.facts, "estimated_rows": rows}, {**job.details, **dump, **times})
     if job.recipients:
         whole = sealed({**whole, "content": dumped.plain}, job.recipients)
-    return whole, [*(line for line in words.split("\n") if "warning: " in line), *unread]
+    return whole, [*(line for line in words.split("\n") if "warning: " in line), *unread, *changed]
+
+
+def _lasting(database, facts):
+    """The estimated rows of `facts`, of tables that are there after the dump, too, and warnings where nobody can tell.
+
+    A table that was dropped before the dump took its snapshot is not in it, and a restore would miss it.
+    """
+    rows = facts["estimated_rows"]
+    try:
+        later = read_facts(database)["estimated_rows"]
+    except Failure as failure:
+        return rows, [f"whether tables were dropped meanwhile is not known: {failure.message}"]
+    return {name: number for name, number in rows.items() if name in later}, []
 
 
 def _finish(part, path, manifest):

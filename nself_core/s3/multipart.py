@@ -28,7 +28,8 @@ Uploaded.__doc__ = "`outcome` STORED, SAME or TAKEN (see store); `size` in bytes
 Upload = namedtuple("Upload", "key id begun")
 Upload.__doc__ = "An upload that was never completed; `begun` is ISO 8601 in UTC."
 
-_Part = namedtuple("_Part", "number etag size digest")  # digest: SHA-256 in hex, None where the server has not told it
+# digest: SHA-256 in hex; None where the server has not told it, as `modified`, ISO 8601 in UTC.
+_Part = namedtuple("_Part", "number etag size digest modified", defaults=(None,))
 
 
 def part_size(number, least=PART):
@@ -291,11 +292,16 @@ def find_parts(store, begun):
             checksum = item.findtext("ChecksumSHA256")
             digest = base64.b64decode(checksum).hex() if checksum else None
             number, size = (int(item.findtext(name) or 0) for name in ("PartNumber", "Size"))
-            yield _Part(number, unquoted(item.findtext("ETag")), size, digest)
+            yield _Part(number, unquoted(item.findtext("ETag")), size, digest, item.findtext("LastModified"))
         marker = page.findtext("NextPartNumberMarker")
         if page.findtext("IsTruncated") != "true" or not marker:
             return
         query["part-number-marker"] = marker
+
+
+def last_sent(store, begun):
+    """When an Upload last got a part, or was begun; ISO 8601 in UTC."""
+    return max([begun.begun or "", *(part.modified or "" for part in find_parts(store, begun))])
 
 
 def abort_upload(store, begun, stop=None):
