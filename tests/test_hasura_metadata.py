@@ -398,3 +398,80 @@ def test_fix_under_dry_run_shows_the_files(untidy):
     jsonschema.validate(outcome.json(), shapes.plan_schema())
     assert outcome.json()["data"]["plan"][0]["title"].startswith(f"write {POSTS_FILE}")
     assert (untidy.root / POSTS_FILE).read_text() == UNTIDY
+
+
+# Edits of which git's status does not speak, or not by the file's name.
+
+TABLES = f"{METADATA}/databases/default/tables"
+
+
+def link_file(project):
+    shared = project.root / METADATA / "databases" / "shared"
+    shared.mkdir()
+    (project.root / POSTS_FILE).rename(shared / "posts.yaml")
+    (project.root / POSTS_FILE).symlink_to("../../shared/posts.yaml")
+
+
+def link_folder(project):
+    databases = project.root / METADATA / "databases"
+    (databases / "default").rename(databases / "prod")
+    (databases / "default").symlink_to("prod")
+
+
+def nest_a_repository(project):
+    databases = project.root / METADATA / "databases"
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "inner"]):
+        subprocess.run(["git", "-c", "user.name=Test", "-c", "user.email=t@e.test", *words], cwd=databases, check=True)
+
+
+def be_plain(project):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (link_file, ()),
+        (link_folder, ()),
+        (nest_a_repository, ()),
+        (be_plain, ("update-index", "--skip-worktree", POSTS_FILE)),
+        (be_plain, ("update-index", "--assume-unchanged", POSTS_FILE)),
+    ],
+    ids=["file link", "folder link", "nested repository", "skip-worktree", "assume-unchanged"],
+)
+def test_an_edit_that_git_does_not_list_is_not_overwritten(plain_project, engine, before, after):
+    before(plain_project)
+    commit(plain_project)
+    if after:
+        git(plain_project, *after)
+    mine = FILES["databases/default/tables/public_posts.yaml"].replace("- title", "- body # mine")
+    (plain_project.root / POSTS_FILE).write_text(mine)
+    outcome = checked(plain_project, EXPORT)
+    assert outcome.code == 4
+    assert outcome.json()["data"]["files"] == [POSTS_FILE]
+    (copy,) = checked(plain_project, EXPORT, "--force").ok().json()["data"]["copies"]
+    assert (plain_project.root / copy).read_text() == mine
+
+
+@pytest.mark.parametrize("before", [link_file, link_folder], ids=["file link", "folder link"])
+def test_what_is_committed_behind_a_link_is_overwritten(plain_project, engine, before):
+    before(plain_project)
+    commit(plain_project)
+    replace(engine, document(table("authors"), table("posts", select_permissions=[permission("user", "id")])))
+    data = checked(plain_project, EXPORT).ok().json()["data"]
+    assert (data["written"], data["copies"]) == ([POSTS_FILE], [])
+    assert "- title" not in (plain_project.root / POSTS_FILE).read_text()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_files_whose_line_ends_git_turns_are_committed(plain_project, engine, when):
+    path = plain_project.root / POSTS_FILE
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    git(plain_project, "init", "-q")
+    if when == "before":
+        git(plain_project, "config", "core.autocrlf", "true")
+    git(plain_project, "add", "-A")
+    git(plain_project, "commit", "-qm", "state")
+    git(plain_project, "config", "core.autocrlf", "true")
+    replace(engine, document(table("authors"), table("posts", select_permissions=[permission("user", "id")])))
+    assert checked(plain_project, EXPORT).ok().json()["data"]["written"] == [POSTS_FILE]

@@ -70,11 +70,11 @@ def _existing(folder):
     return folder
 
 
-def _git(folder, *arguments, env=None):
+def _git(folder, *arguments, env=None, input=None):
     """Run git in a folder; it takes no lock that it can do without, and runs no program that watches files."""
     settings = {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(env or {})}
     argv = ["git", "--literal-pathspecs", "-c", "core.fsmonitor=false", *arguments]
-    return processes.run(argv, processes.child_env(settings), timeout=GIT_SECONDS, cwd=folder)
+    return processes.run(argv, processes.child_env(settings), input, GIT_SECONDS, cwd=folder)
 
 
 def _checked(done):
@@ -109,6 +109,50 @@ def changed_files(repository):
 
 def _state(letters):
     return next(state for mark, state in STATES if mark in letters)
+
+
+def committed_files(repository, files):
+    """Those of the tree's files whose text, as it is now, HEAD has; a symbolic link counts as what it leads to.
+
+    Argument: `files`, their paths relative to the tree. What git cannot confirm is not among them: status is not asked,
+    as it is silent on files that it was told to overlook and on those of a repository within this one.
+    """
+    top = os.path.realpath(repository.top)
+    paths = {file: os.path.realpath(os.path.join(repository.folder, *file.split("/"))) for file in files}
+    names = {file: os.path.relpath(path, top).replace(os.sep, "/") for file, path in paths.items()}
+    names = {file: name for file, name in names.items() if _is_nameable(name)}
+    asked = _lines(repository, [f"HEAD:{name}" for name in names.values()], "cat-file", "--batch-check")
+    heads = {file: line.split(" ")[0] for file, line in zip(names, asked) if " blob " in line}
+    # HEAD may have it as it is, where git would store it with other line ends.
+    filtered, plain = _hashes(repository, names, heads), _hashes(repository, names, heads, "--no-filters")
+    return {file for file, head in heads.items() if head in (filtered.get(file), plain.get(file))}
+
+
+def _is_nameable(name):
+    """Whether a path relative to the work tree's root is within it, and fits a line of UTF-8."""
+    if name.split("/")[0] == ".." or "\n" in name:
+        return False
+    return name.isascii() or name == name.encode("utf-8", "replace").decode()
+
+
+def _hashes(repository, names, files, *options):
+    """The object name that each file would have: {file: object name}; empty where git cannot tell of all."""
+    quoted = [_quoted(names[file]) for file in files]
+    return dict(zip(files, _lines(repository, quoted, "hash-object", "--stdin-paths", *options)))
+
+
+def _quoted(name):
+    """A path as git reads it from a line, where a leading quote means that it is quoted."""
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _lines(repository, lines, *words):
+    """What git answers to each of the lines; nothing where it fails with one."""
+    if not lines:
+        return []
+    done = _git(repository.top, *words, input="".join(f"{line}\n" for line in lines))
+    answers = done.out.removesuffix("\n").split("\n")
+    return answers if done.code == 0 and len(answers) == len(lines) else []
 
 
 def has_head(repository):

@@ -14,7 +14,7 @@ from nself_core.hasura import apply
 from nself_core.hasura import comparison as comparisons
 from nself_core.hasura.diff import find_changes
 from nself_core.hasura.export import Keep, Remove, lower, plan_files, plan_single
-from nself_core.hasura.git_tree import changed_files, find_repository
+from nself_core.hasura.git_tree import committed_files, find_repository
 from nself_core.hasura.identity import is_flat
 from nself_core.hasura.merge import merge
 from nself_core.hasura.project import find_metadata, is_tree
@@ -157,8 +157,8 @@ def unsaved_files(repository, changes, synced):
     """The files whose present text would be gone: neither committed nor written by an export or a pull."""
     there = [change for change in changes if change.before is not None and not is_ours(synced, change)]
     if repository is not None and there:
-        uncommitted = changed_files(repository)
-        there = [change for change in there if change.file in uncommitted]
+        committed = committed_files(repository, [change.file for change in there])
+        there = [change for change in there if change.file not in committed]
     return [change.shown for change in there]
 
 
