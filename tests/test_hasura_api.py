@@ -163,6 +163,19 @@ def test_something_else_than_an_engine_has_no_version(engine, answer):
         api.version()
 
 
+@pytest.mark.parametrize(("method", "answer"), [
+    ("export_metadata", {"ok": True}), ("export_metadata", {"resource_version": 1, "metadata": None}),
+    ("export_metadata", {"metadata": {}}), ("get_catalog_state", {"ok": True}), ("get_catalog_state", {"id": 1}),
+    ("get_inconsistent_metadata", {"ok": True}), ("reload_metadata", {"is_consistent": "yes"}),
+    ("reload_metadata", {"is_consistent": False, "inconsistent_objects": ["x"]}),
+    ("reload_metadata", {"is_consistent": False, "inconsistent_objects": {"x": 1}}),
+])  # fmt: skip
+def test_json_that_is_not_hasuras_is_no_answer(engine, method, answer):
+    api, _ = engine(answer)
+    with pytest.raises(Unreachable, match="is not Hasura's metadata API"):
+        getattr(api, method)()
+
+
 # Replacing, against the double over a real database.
 
 DOCUMENT = {"version": 3, "sources": []}

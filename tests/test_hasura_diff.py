@@ -175,6 +175,13 @@ def test_another_way_to_write_the_same_section_is_no_change(one, other):
     assert find_changes(other, one) == []
 
 
+def test_a_number_in_place_of_graphql_is_a_change():
+    one, other = ({"query_collections": [{"name": "c", "definition": {"queries": [{"name": "q", "query": query}]}}]}
+                  for query in (5, "{ a }"))  # fmt: skip
+    assert [change[-3:] for change in told(one, other)] == [("query", 5, "{ a }")]
+    assert [change[-3:] for change in told(other, one)] == [("query", "{ a }", 5)]
+
+
 def test_graphql_is_compared_by_its_tokens():
     assert graphql_tokens('type A { """ why \n  so """ b: Int # c\n}') == graphql_tokens('type A{"""why\nso"""b:Int}')
     assert graphql_tokens('{ a(b: "x  y") }') != graphql_tokens('{ a(b: "x y") }')

@@ -568,6 +568,7 @@ def test_a_single_file_that_is_not_there_yet(tmp_path, name):
 
 @pytest.mark.parametrize("document", [
     {"sources": {}}, {"sources": ["a"]}, {"actions": [1]}, {"custom_types": []}, {"custom_types": {"enums": {}}},
+    {"sources": [{"name": ["a"]}]},
 ])  # fmt: skip
 def test_what_is_no_metadata_is_refused(tmp_path, document):
     with pytest.raises(FileFailure, match="this is no metadata"):

@@ -182,6 +182,27 @@ def test_what_is_not_there_is_said(tmp_path):
         read_tree(str(tmp_path / "gone"))
 
 
+@pytest.mark.parametrize("text", [None, "", "# cut off\n", "null\n", "---\n"])
+def test_sources_that_were_lost_are_not_read_as_none(tmp_path, text):
+    files = {**CANONICAL, "databases/databases.yaml": text}
+    found = failure(tmp_path, {name: value for name, value in files.items() if value is not None})
+    assert found.file.endswith("databases/databases.yaml")
+    assert "no source stands in it" in found.message
+
+
+def test_no_sources_are_read_where_that_is_said(tmp_path):
+    assert read(tmp_path, {**CANONICAL, "databases/databases.yaml": "[]\n"}).document["sources"] == []
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("metadata.json", "null"), ("metadata.yaml", ""), ("metadata.yaml", "null"), ("metadata.yaml", "---\n"),
+])  # fmt: skip
+def test_a_single_file_that_was_cut_off_is_named(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(FileFailure, match="nothing stands in it"):
+        read_tree(str(tmp_path / name))
+
+
 def test_without_pyyaml_directories_cannot_be_read_and_json_can(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(Unreachable, match="PyYAML"):

@@ -93,15 +93,16 @@ class HasuraApi:
         Returns {"is_consistent": bool, "inconsistent_objects": [{"type", "name", "reason", "definition"}, …]}.
         """
         answer = self._metadata("reload_metadata", {})
-        return _consistency(answer) if "is_consistent" in answer else self.get_inconsistent_metadata()
+        return self._consistency(answer) if "is_consistent" in answer else self.get_inconsistent_metadata()
 
     def get_inconsistent_metadata(self):
         """What of the metadata the engine left out of its API; the same form as reload_metadata gives."""
-        return _consistency(self._metadata("get_inconsistent_metadata", {}))
+        return self._consistency(self._metadata("get_inconsistent_metadata", {}))
 
     def export_metadata(self):
         """The whole metadata with its version: {"resource_version": int, "metadata": {…}}."""
-        return self._metadata("export_metadata", {}, version=2)
+        answer = self._metadata("export_metadata", {}, version=2)
+        return self._checked(answer, {"resource_version": int, "metadata": dict})
 
     def replace_metadata(self, document, resource_version=None, allow_inconsistent=False):
         """Put `document` in the place of all metadata.
@@ -114,11 +115,11 @@ class HasuraApi:
         args = {"allow_inconsistent_metadata": allow_inconsistent, "metadata": document}
         locked = {} if resource_version is None else {"resource_version": resource_version}
         answer = self._metadata("replace_metadata", args, 2, REPLACE_SECONDS, **locked)
-        return {**_consistency(answer), "warnings": answer.get("warnings") or []}
+        return {**self._consistency(answer), "warnings": answer.get("warnings") or []}
 
     def get_catalog_state(self):
         """What Hasura's own tools have stored: {"id", "cli_state": {…}, "console_state": {…}}."""
-        return self._metadata("get_catalog_state", {})
+        return self._checked(self._metadata("get_catalog_state", {}), {"id": str})
 
     def version(self):
         """The engine's version, such as "v2.48.10"; asked without the secret."""
@@ -140,8 +141,23 @@ class HasuraApi:
         if answer.status != 200:
             raise self._refusal(request_type, answer)
         if not isinstance(answer.document, dict):
-            raise Unreachable(f"what answers at {self.endpoint} is not Hasura's metadata API")
+            raise self._foreign()
         return answer.document
+
+    def _foreign(self):
+        return Unreachable(f"what answers at {self.endpoint} is not Hasura's metadata API")
+
+    def _checked(self, answer, types):
+        """The answer, where what it has under each key of `types` is of that type; raises Unreachable otherwise."""
+        if not all(isinstance(answer.get(key), kind) for key, kind in types.items()):
+            raise self._foreign()
+        return answer
+
+    def _consistency(self, answer):
+        objects = self._checked(answer, {"is_consistent": bool}).get("inconsistent_objects") or []
+        if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
+            raise self._foreign()
+        return {"is_consistent": answer["is_consistent"], "inconsistent_objects": objects}
 
     def _refusal(self, request_type, answer):
         """The failure that an error of the API means."""
@@ -192,10 +208,3 @@ def _base(endpoint):
     for path in FOREIGN_PATHS:
         base = base[: -len(path)].rstrip("/") if base.endswith(path) else base
     return base
-
-
-def _consistency(answer):
-    return {
-        "is_consistent": bool(answer.get("is_consistent")),
-        "inconsistent_objects": answer.get("inconsistent_objects") or [],
-    }

@@ -115,7 +115,7 @@ def _inner(pair):
     if isinstance(pair.local, list) and isinstance(pair.live, list):
         return _of_lists(pair, written)
     kind = kind_of(pair.spec, pair.local)
-    if kind and kind.form == "sdl" and isinstance(pair.live, str):
+    if kind and kind.form == "sdl" and isinstance(pair.local, str) and isinstance(pair.live, str):
         return [] if graphql_tokens(pair.local) == graphql_tokens(pair.live) else None
     return [] if same(pair.local, pair.live) else None
 

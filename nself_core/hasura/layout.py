@@ -71,6 +71,8 @@ def check_form(document):
     for key, ones in lists.items():
         if ones is not None and not (isinstance(ones, list) and all(isinstance(one, dict) for one in ones)):
             raise FileFailure(f"this is no metadata: its {key} are not a list of mappings")
+    if any(isinstance(source.get("name"), (list, dict)) for source in lists["sources"] or ()):
+        raise FileFailure("this is no metadata: the name of a source is not a text")
 
 
 def is_flat(document):

@@ -18,6 +18,7 @@ from nself_core.hasura.git_tree import committed_files, find_repository
 from nself_core.hasura.identity import is_flat
 from nself_core.hasura.merge import merge
 from nself_core.hasura.project import find_metadata, is_tree
+from nself_core.hasura.sections import DATABASES
 from nself_core.hasura.synced import FILE, Base, read_synced
 from nself_core.hasura.tree import read_text, read_tree
 from nself_core.hasura.tree_writer import Change, Recorded, digest, is_ours
@@ -41,14 +42,16 @@ def read_files(settings, anew):
     path, version = find_metadata(settings)
     folder = os.path.dirname(path) if path.endswith(SINGLE) else path
     shown = comparisons.shown_path(folder, settings.root)
-    local = None
+    local, synced = None, read_synced(settings.root)
+    # A run that ended before it wrote databases.yaml, the last of a tree's files, is completed.
+    anew = anew or (f"{shown}/{DATABASES}" in synced.pending and not os.path.lexists(os.path.join(path, DATABASES)))
     if os.path.isfile(path) or is_tree(path):
         try:
             local = comparisons.Local(read_tree(path, version), comparisons.shown_path(path, settings.root))
         except FileFailure:
             if not anew:
                 raise
-    return Files(path, folder, shown, local, read_synced(settings.root))
+    return Files(path, folder, shown, local, synced)
 
 
 def read_base(settings, api):

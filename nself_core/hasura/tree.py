@@ -186,8 +186,8 @@ def _read_single(folder, name):
         document = read_json(text, path)
     else:
         document = YamlReader().value(text, path)
-    if document is None:
-        document = {}
+    if document is None:  # a file that was cut off; to apply it would take everything out of the engine
+        raise FileFailure("nothing stands in it", file=path, line=1)
     if not isinstance(document, dict):
         raise FileFailure("this is no metadata: a mapping is expected", file=path, line=1)
     tree.document = tree.raw[name] = document
@@ -276,6 +276,12 @@ class _Directory:
 
     def _read_sources(self):
         sources = self._load_root(DATABASES, list)
+        if self._tree.raw.get(DATABASES) is None and self._tree.orphans:
+            raise FileFailure(
+                "no source stands in it, and there are files of some beside it",
+                "bring it back from git; where no source is wanted, write [] into it",
+                file=self._shown(DATABASES),
+            )
         if sources is None:
             return {}
         self._mount(("sources",), DATABASES, sources)
