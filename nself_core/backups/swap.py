@@ -63,7 +63,8 @@ ENDING = """LOOP
 SQL_LIKENESS = """
 SELECT pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.datctype AS ctype,
        pg_catalog.pg_get_userbyid(d.datdba) AS owner, d.datconnlimit AS connections,
-       CASE WHEN t.oid <> template.dattablespace THEN t.spcname END AS tablespace, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
+       CASE WHEN t.oid <> template.dattablespace THEN t.spcname END AS tablespace,
+       pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
        pg_catalog.to_jsonb(d) ->> 'datlocprovider' AS provider,
        coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale') AS locale,
        d.datacl IS NOT NULL AS has_grants,
