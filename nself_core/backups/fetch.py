@@ -17,6 +17,7 @@ from nself_core.backups.names import DIRECTORY, MANIFEST
 from nself_core.backups.tar import chunks
 from nself_core.backups.verify import DAMAGED, examine
 from nself_core.backups.verify_remote import unpack
+from nself_core.disk import sync
 from nself_core.failures import CheckFailed, FileFailure, Unreachable
 from nself_core.output import Report, bytes_text
 from nself_core.plan import Step
@@ -65,7 +66,7 @@ def perform(database, step, tell):
             _check_room(fetch)
             (_fetch_folder if backup.name.format == DIRECTORY else _fetch_file)(fetch, backup.path)
         write_manifest(backup.path, as_sealed(backup.manifest))
-        folders.sync(os.path.dirname(backup.path))
+        sync(os.path.dirname(backup.path))
     except OSError as error:
         raise write_failure(backup.shown, error) from None
     tell(f"reading {backup.shown}")
@@ -113,7 +114,7 @@ def _fetch_folder(fetch, path):
     try:
         os.mkdir(part, 0o700)
         unpack(chunks(tar), part)
-        folders.sync(part)
+        sync(part)
         folders.give_name(part, path)
     finally:
         folders.remove(part)

@@ -7,6 +7,7 @@ from collections import namedtuple
 
 from nself_core.backups.age import read_identity
 from nself_core.backups.names import ENDINGS, MANIFEST, file_name, read_name
+from nself_core.disk import sync
 from nself_core.failures import FileFailure, Unreachable, UsageFailure
 
 DEFAULT_FOLDER = ".nself-backups"
@@ -81,15 +82,6 @@ def remove(path):
             os.unlink(path)
     except FileNotFoundError:
         pass
-
-
-def sync(folder):
-    """Bring a folder's names, or a file, to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def settle(folder):

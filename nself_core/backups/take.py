@@ -31,6 +31,7 @@ from nself_core.backups.names import (
 )
 from nself_core.backups.tar import Unpacking
 from nself_core.backups.verify import GOOD, HASH_ONLY, UNREAD, examine
+from nself_core.disk import sync
 from nself_core.failures import CheckFailed, Failure, Unreachable, UsageFailure
 from nself_core.output import Report, bytes_text, duration_text
 from nself_core.plan import Plan, Step
@@ -254,7 +255,7 @@ def _finish(part, path, manifest):
     folders.give_name(part, path)
     try:
         write_manifest(path, manifest)
-        folders.sync(os.path.dirname(path))
+        sync(os.path.dirname(path))
     except BaseException:
         folders.remove(path + MANIFEST)
         folders.remove(path)
@@ -326,7 +327,7 @@ def _unpack_directory(database, job, part, progress):
         unpacking.close()
     finally:
         unpacking.abandon()
-    folders.sync(part)
+    sync(part)
     return words
 
 

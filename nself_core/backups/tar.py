@@ -107,7 +107,8 @@ class Unpacking:
         if not entry.isreg() or os.sep in name or name in (os.curdir, os.pardir):
             raise FileFailure(f"a dump has no {entry.name!r}", file=self._folder)
         path = os.path.join(self._folder, name)
-        self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._file = open(handle, "wb")  # noqa: SIM115  it is closed at its last byte, in a later call
         self._left = entry.size
         self._padding = -entry.size % BLOCK
         self._write(self._file, memoryview(b""))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 
+from nself_core.disk import sync
 from nself_core.failures import FileFailure, LockHeld, Unreachable
 
 FOLDER = ".nself"
@@ -129,7 +130,7 @@ def write_whole(path, data, mode=None):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         _write(temporary, data, _mode_of(path) if mode is None else mode)
         os.replace(temporary, path)
-        sync_folder(os.path.dirname(path))
+        sync(os.path.dirname(path))
     except OSError as error:
         raise write_failure(error, path) from None
     finally:
@@ -152,15 +153,6 @@ def _mode_of(path):
         return os.stat(path).st_mode & 0o7777
     except FileNotFoundError:
         return None
-
-
-def sync_folder(path):
-    """Bring a folder's names to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_failure(error, path):

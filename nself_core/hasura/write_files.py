@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from nself_core.disk import sync
 from nself_core.failures import FileFailure, Unreachable
 from nself_core.hasura.export import Keep, Write
 from nself_core.hasura.tree import read_text
@@ -80,11 +81,7 @@ def _settle(folder, touched):
         os.rmdir(touched)
         touched = os.path.dirname(touched)
     if os.path.isdir(touched):
-        handle = os.open(touched, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(touched)
 
 
 def _failure(path, error):

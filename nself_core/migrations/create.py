@@ -10,6 +10,7 @@ import errno
 import os
 import time
 
+from nself_core.disk import sync
 from nself_core.failures import FileFailure, Unreachable, UsageFailure
 from nself_core.migrations.files import LARGEST_VERSION
 from nself_core.migrations.undo import undo
@@ -269,7 +270,7 @@ def _write_new(path, data):
         _give_name(temporary, path)
     finally:
         _remove(temporary)
-    _sync_folder(folder or os.curdir)
+    sync(folder or os.curdir)
 
 
 def _give_name(temporary, path):
@@ -288,11 +289,3 @@ def _remove(path):
         os.unlink(path)
     except FileNotFoundError:
         pass
-
-
-def _sync_folder(folder):
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,6 +11,7 @@ import os
 import threading
 from collections import deque, namedtuple
 
+from nself_core.disk import sync
 from nself_core.failures import CheckFailed, FileFailure, LockHeld, Unreachable
 from nself_core.s3.answers import NoSuchObject
 from nself_core.s3.client import Asked
@@ -65,7 +66,7 @@ def fetch_file(store, key, path, *, sha256=None, parallel=PARALLEL, piece=PIECE)
                 file.write(data)
             _finish(store, key, file, unfinished, digest, expected)
             os.replace(unfinished, path)
-            _sync_folder(folder)
+            sync(folder)
     except OSError as error:
         raise _file_failure(error, path) from None
     return Fetched(head.size, digest.hexdigest(), start)
@@ -191,14 +192,6 @@ def _finish(store, key, file, unfinished, digest, expected):
         raise
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_folder(folder):
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _short(etag):

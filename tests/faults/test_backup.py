@@ -16,7 +16,7 @@ from bed.local_processes import wait_until
 from bed.servers import Server
 
 from .conftest import or_gap
-from .test_full_disk import check_words, fill, small_disk  # noqa: F401  small_disk is a fixture
+from .test_full_disk import check_words, fill
 from .watch import (
     WAIT,
     children_of,
@@ -218,7 +218,7 @@ def test_killed_at_random_points(new_project):
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("name", WAYS[::2])
-def test_a_full_disk(new_project, small_disk, name, form):  # noqa: F811  small_disk is the fixture imported above
+def test_a_full_disk(new_project, small_disk, name, form):
     project = new_project(name)
     project.database.admin("CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 50000) i")
     folder = small_disk(1) / "backups"
@@ -230,7 +230,7 @@ def test_a_full_disk(new_project, small_disk, name, form):  # noqa: F811  small_
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_disk_that_is_full_at_any_page(new_project, small_disk, form):  # noqa: F811  small_disk is the fixture imported above
+def test_a_disk_that_is_full_at_any_page(new_project, small_disk, form):
     """With room for the dump and none for its manifest neither stays."""
     project = new_project("plain-psql")
     project.database.admin("CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 300) i")

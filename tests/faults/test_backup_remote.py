@@ -21,7 +21,7 @@ from bed.local_processes import free_port, wait_until
 
 from nself_core.backups.names import file_name
 
-from .test_full_disk import check_words, small_disk  # noqa: F401  small_disk is a fixture
+from .test_full_disk import check_words
 from .watch import WAIT, kill_program, kill_with_children, outcome_of, wait_until_orphans_end
 
 # 40 MB in a dump that is not compressed: two parts of 16 MiB, and a third.
@@ -422,7 +422,7 @@ def test_a_fetch_that_was_killed_goes_on(remote_project, storage, between, store
 
 
 @pytest.mark.parametrize("form", ["custom", "directory"])
-def test_no_room_for_what_is_fetched(remote_project, storage, small_disk, form):  # noqa: F811  a fixture
+def test_no_room_for_what_is_fetched(remote_project, storage, small_disk, form):
     remote_project.run("backup", "--remote", "--format", form, *LARGE).ok()
     shutil.rmtree(remote_project.root / ".nself-backups")
     folder = small_disk(1) / "backups"
@@ -432,7 +432,7 @@ def test_no_room_for_what_is_fetched(remote_project, storage, small_disk, form):
     assert remote_project.database.admin("SELECT count(*) AS n FROM t")[0]["n"] == 2000
 
 
-def test_a_full_disk_leaves_nothing_there_either(remote_project, storage, small_disk):  # noqa: F811  a fixture
+def test_a_full_disk_leaves_nothing_there_either(remote_project, storage, small_disk):
     folder = small_disk(1) / "backups"
     outcome = remote_project.run("backup", "--remote", *LARGE, env={"BACKUP_DIR": str(folder)})
     check_words(outcome)

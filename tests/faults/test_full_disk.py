@@ -12,14 +12,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from bed.clusters import FAST
-from bed.gaps import not_run
 from bed.images import DATA_FOLDER
 from bed.local_processes import give_away, wait_until
 from bed.projects import Project
 from bed.servers import Server
 
-from .conftest import or_gap
+from .conftest import SMALL_LOG
 from .watch import PATIENT, WAIT
 from .workload import check_complete, make_pieces, read_state, rows, write_pieces
 
@@ -27,7 +25,6 @@ PIECES = make_pieces(9)
 PAGE = 4096
 # 40 megabytes of rows that no write-ahead log holds, so that the table's own file is what finds no room.
 BIG = "CREATE UNLOGGED TABLE big AS SELECT i, repeat('x', 1000) AS filling FROM generate_series(1, 40000) i;\n"
-SMALL_LOG = (*FAST, "max_wal_size=48MB", "min_wal_size=32MB", "wal_recycle=off")
 FILLER = f"{DATA_FOLDER}/filler"
 
 
@@ -36,25 +33,6 @@ def check_words(outcome):
     told = outcome.err + outcome.out
     assert "No space left on device" in told or "disk is full" in told, told
     assert "Traceback" not in outcome.err
-
-
-@pytest.fixture
-def small_disk(bed):
-    """small_disk(megabytes) -> the folder of a new memory disk of that size, which Postgres may reach."""
-    made = []
-
-    def make(megabytes):
-        folder = bed.session.make_folder("disk")
-        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder]
-        done = subprocess.run(command, capture_output=True, text=True) if os.geteuid() == 0 else None
-        if done is None or done.returncode:
-            not_run("a full disk", f"no memory disk can be mounted: {done.stderr.strip() if done else 'not root'}")
-        made.append(folder)
-        return folder
-
-    yield make
-    for folder in made:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def fill(folder, leave=0):
@@ -68,14 +46,6 @@ def fill(folder, leave=0):
 
 
 # --- the server's data
-
-@pytest.fixture(scope="module")
-def small_server(bed):
-    """A container whose data lies on a small memory disk."""
-    cluster = or_gap(bed.new_container, 15, data_megabytes=150, options=SMALL_LOG)
-    yield cluster
-    cluster.close()
-
 
 @pytest.fixture
 def full_server(small_server):

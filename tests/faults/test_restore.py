@@ -20,7 +20,7 @@ from bed.local_processes import wait_until
 from bed.servers import Server
 
 from .conftest import or_gap
-from .test_full_disk import check_words, fill, small_disk, small_server  # noqa: F401  two of them are fixtures
+from .test_full_disk import check_words, fill
 from .watch import WAIT, kill_program, kill_with_children, make_random, outcome_of
 
 SECONDS = 15  # in which the program's server processes must be gone
@@ -47,6 +47,7 @@ SELECT pid, datname, state, query FROM pg_stat_activity WHERE application_name L
 AND starts_with(datname, %s)
 """
 SQL_WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE %s AND starts_with(datname, %s)"
+SQL_OPEN = "SELECT 1 FROM pg_database WHERE datname = %s AND datallowconn"
 PHASES = {"load": "%INDEX slow%", "analyze": "%ANALYZE%"}
 
 
@@ -63,6 +64,15 @@ def beside(project, kind=""):
 def ours(project):
     """The program's sessions in the project's database and those beside it."""
     return of_server(project, SQL_OURS, [project.database.name])
+
+
+def wait_until_dumping(project):
+    """Wait until pg_dump asks for the sequence, which the test holds."""
+    wait_until(
+        lambda: [row for row in ours(project) if row["query"].startswith("SELECT last_value")],
+        WAIT,
+        lambda: f"{ours(project)}",
+    )
 
 
 def wait_until_ended(project):
@@ -111,8 +121,11 @@ def held(project, phase, *options):
     with project.database.server.cluster.connect(application_name=f"gate_{phase}") as gate:
         process = project.start("restore", "--force", "--no-safety-backup", *options)
         pattern = [PHASES[phase], project.database.name]
-        waits = lambda: gate.execute(SQL_WAITS, pattern).fetchone() or process.poll() is not None  # noqa: E731
-        wait_until(waits, WAIT, lambda: f"{ours(project)}")
+        wait_until(
+            lambda: gate.execute(SQL_WAITS, pattern).fetchone() or process.poll() is not None,
+            WAIT,
+            lambda: f"{ours(project)}",
+        )
         assert process.poll() is None, repr(outcome_of(process))
         yield process
 
@@ -170,8 +183,7 @@ def test_killed_in_the_safety_backup(ready, name):
     with project.database.connect() as gate:
         gate.execute("BEGIN; ALTER SEQUENCE s RENAME TO renamed")
         process = project.start("restore", "--force")
-        dumps = lambda: [row for row in ours(project) if row["query"].startswith("SELECT last_value")]  # noqa: E731
-        wait_until(dumps, WAIT, lambda: f"{ours(project)}")
+        wait_until_dumping(project)
         kill_program(process)
         outcome_of(process)
         gate.execute("ROLLBACK")
@@ -199,12 +211,9 @@ def test_killed_in_the_swap(ready, name, holder_ends, kill):
         kill(process)
         assert outcome_of(process).code == -9
         if holder_ends == "late":  # than lock_timeout
-            gone = "SELECT 1 FROM pg_database WHERE datname = %s AND datallowconn"
-            wait_until(lambda: of_server(project, gone, [project.database.name]), WAIT)
+            wait_until(lambda: of_server(project, SQL_OPEN, [project.database.name]), WAIT)
         holder.execute("ROLLBACK")
-    swapped = lambda: of_server(project, "SELECT 1 FROM pg_database WHERE datname = %s AND datallowconn",  # noqa: E731
-                                [project.database.name])  # fmt: skip
-    wait_until(swapped, WAIT)
+    wait_until(lambda: of_server(project, SQL_OPEN, [project.database.name]), WAIT)
     check_present(project, 11 if beside(project, "restore") else 10)
     assert len(beside(project)) == 1
     check_next(project, beside(project, "restore"))
@@ -273,8 +282,7 @@ def test_killed_in_the_safety_backup_in_place(ready, name, kill):
     with project.database.connect() as gate:
         gate.execute("BEGIN; ALTER SEQUENCE s RENAME TO renamed")
         process = project.start("restore", "--in-place", "--force")
-        dumps = lambda: [row for row in ours(project) if row["query"].startswith("SELECT last_value")]  # noqa: E731
-        wait_until(dumps, WAIT, lambda: f"{ours(project)}")
+        wait_until_dumping(project)
         kill(process)
         outcome_of(process)
         gate.execute("ROLLBACK")
@@ -297,7 +305,7 @@ def test_stopped_container_in_place(ready, own_container, phase):
     check_present(project, 10)
 
 
-def test_the_servers_disk_is_full_in_place(ready, small_server):  # noqa: F811  the fixture imported above
+def test_the_servers_disk_is_full_in_place(ready, small_server):
     project = ready(Server("container", small_server))
     project.database.admin("CREATE UNLOGGED TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 45000)")
     forget_size(project, project.run("backup", "--label", "big", "--json").ok().json()["data"]["file"])
@@ -421,7 +429,7 @@ def test_stopped_container(ready, own_container, phase, end):
 # Full disks.
 
 
-def test_the_servers_disk_is_full(ready, small_server):  # noqa: F811  the fixture imported above
+def test_the_servers_disk_is_full(ready, small_server):
     project = ready(Server("container", small_server))
     project.database.admin("CREATE UNLOGGED TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 45000)")
     forget_size(project, project.run("backup", "--label", "big", "--json").ok().json()["data"]["file"])
@@ -442,7 +450,7 @@ def test_the_servers_disk_is_full(ready, small_server):  # noqa: F811  the fixtu
 
 
 @pytest.mark.parametrize("options", [[], ["--in-place"]], ids=" ".join)
-def test_a_disk_without_room_is_seen_before_anything_is_done(ready, small_server, options):  # noqa: F811  as above
+def test_a_disk_without_room_is_seen_before_anything_is_done(ready, small_server, options):
     project = ready(Server("container", small_server))
     project.database.admin("CREATE UNLOGGED TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 45000)")
     project.run("backup", "--label", "big").ok()
@@ -455,7 +463,7 @@ def test_a_disk_without_room_is_seen_before_anything_is_done(ready, small_server
     check_present(project, 12)
 
 
-def test_our_disk_is_full(ready, small_disk):  # noqa: F811  the fixture imported above
+def test_our_disk_is_full(ready, small_disk):
     project = ready("plain-psql")
     folder = small_disk(1) / "backups"
     env = {"BACKUP_DIR": str(folder)}
