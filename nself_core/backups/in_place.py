@@ -145,7 +145,7 @@ def _source(database, job, take, tell, told):
 
 
 def _take_safety(database, safety, take):
-    """The Report of the safety backup, whose pg_dump waits for nobody who waits for us: the server sees no such ring."""
+    """The Report of the safety backup: its pg_dump waits for nobody who waits for us, a ring that no server sees."""
     arguments = [*safety.arguments, f"--lock-wait-timeout={LOCK_SECONDS}s"]
     try:
         return take(safety._replace(arguments=arguments))
