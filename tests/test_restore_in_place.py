@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import pytest
 from test_restore import CATALOGUE, backup, count, databases, drop_beside, filled
@@ -54,6 +56,9 @@ UNION ALL SELECT 'grants', nspname || (SELECT string_agg(a::text, ',' ORDER BY a
                                        FROM unnest(coalesce(nspacl, acldefault('n', nspowner))) a)
 FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' ORDER BY 1, 2
 """
+
+
+LOCKED = "SELECT count(*) AS n FROM pg_locks WHERE mode = 'ExclusiveLock' AND relation = 'parts'::regclass AND granted"
 
 
 def state(project):
@@ -193,6 +198,42 @@ def test_a_writer_in_a_transaction_is_in_the_way(plain_filled):
         assert outcome.code == 4 and "nothing was changed" in outcome.err, repr(outcome)
         writer.execute("COMMIT")
     assert count(plain_filled) == 501
+
+
+def test_who_comes_with_a_truncate_meanwhile_does_not_hold_the_safety_backup_up(plain_filled):
+    """A ring that the server does not see: pg_dump, the TRUNCATE, our transaction, our session, which runs pg_dump."""
+    backup(plain_filled)
+    ended = threading.Event()
+
+    def truncate():
+        with plain_filled.database.connect() as other, plain_filled.database.connect() as watching:
+            while not ended.is_set() and not watching.execute(LOCKED).fetchone()["n"]:
+                time.sleep(0.005)
+            other.execute("SET lock_timeout = '40s'; TRUNCATE parts")
+
+    thread = threading.Thread(target=truncate)
+    thread.start()
+    try:
+        outcome = plain_filled.run("restore", "--in-place", "--force")
+    finally:
+        ended.set()
+        thread.join()
+    assert (outcome.code, "nothing was changed" in outcome.err) == (4, True), repr(outcome)
+    assert count(plain_filled) == 500
+
+
+def test_timeouts_of_the_role_do_not_end_it(plain_filled):
+    """A second of one's own is less than the safety backup takes here, for which the transaction waits."""
+    backup(plain_filled, "--format", "plain")
+    plain_filled.database.admin("DELETE FROM ONLY parent")
+    name = plain_filled.database.name
+    for setting in ("statement_timeout", "idle_session_timeout", "idle_in_transaction_session_timeout"):
+        plain_filled.database.admin(f"ALTER DATABASE \"{name}\" SET {setting} = '100ms'")
+    try:
+        plain_filled.run("restore", "--in-place", "--force").ok()
+    finally:
+        plain_filled.database.admin(f'ALTER DATABASE "{name}" RESET ALL')
+    assert count(plain_filled) == 500
 
 
 def test_a_reader_in_a_transaction_is_ended(plain_filled):

@@ -16,7 +16,7 @@ from nself_core.backups.names import DIRECTORY, PLAIN
 from nself_core.bookkeeping import lock
 from nself_core.bookkeeping.proof import LOCK_KEY, NOTICE_DEATH
 from nself_core.bookkeeping.protection import IS_PROTECTED, refuse_protected
-from nself_core.failures import Interrupted, LockHeld, Refused, UsageFailure
+from nself_core.failures import Interrupted, LockHeld, Refused, SqlFailure, UsageFailure
 from nself_core.output import Report, duration_text
 from nself_core.plan import Step
 from nself_core.postgres.errors import failure_of, parse_reports
@@ -48,6 +48,18 @@ SQL_OPEN = (
     f"SELECT pg_catalog.pg_advisory_lock({KEY}, {LEAVE})",
     f"SELECT pg_catalog.pg_advisory_unlock({KEY}, {GATE})",
 )
+
+# What a role or a database may have set, and a server's version may not know.
+SQL_NO_TIMEOUTS = """
+SELECT pg_catalog.set_config(name, '0', {local}) FROM pg_catalog.pg_settings WHERE name IN
+    ('statement_timeout', 'transaction_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout')
+"""
+# Whoever waits for a table in this mode makes pg_dump wait behind him, and he himself waits for our transaction.
+SQL_WAITING = """
+SELECT coalesce(pg_catalog.string_agg(DISTINCT l.pid::text, ', '), '') AS pids FROM pg_catalog.pg_locks l
+WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND NOT l.granted
+    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+"""
 
 # A newer pg_restore's first lines set what a server before 17 does not know.
 NO_TRANSACTION_TIMEOUT = "1,40s/^SET transaction_timeout = 0;$//"
@@ -91,6 +103,7 @@ def perform(database, job, take, tell):
     begun = time.time()
     lock.take_lock(database, 0, tell)
     refuse_protected(database)
+    database.execute(SQL_NO_TIMEOUTS.format(local="false"))
     if not database.rows(SQL_SHUT)[0]["taken"]:
         raise LockHeld(f"another restore of {job.name} is under way", "wait for it to end")
     told: dict = {}
@@ -103,7 +116,7 @@ def perform(database, job, take, tell):
     finally:
         database.close()  # and with it its locks
     tell(f"analyzing {job.name}")
-    database.execute("ANALYZE")
+    database.execute(SQL_NO_TIMEOUTS.format(local="false"), "ANALYZE")
     warnings = compare(database, job.backup.manifest)
     return _report(job, told.get("safety"), time.time() - begun)._replace(warnings=warnings)
 
@@ -124,11 +137,24 @@ def _source(database, job, take, tell, told):
     if not _come_to_gate(database):
         return  # it has ended, and says why
     if job.safety:
-        told["safety"] = take(job.safety).data["file"]
+        told["safety"] = _take_safety(database, job.safety, take).data["file"]
     database.execute(*SQL_OPEN)
     tell(f"loading {job.backup.shown} into {job.name}")
     if _is_fed(database, job.backup):
         yield from load.source_of(job.backup, load.size_of(job.backup))
+
+
+def _take_safety(database, safety, take):
+    """The Report of the safety backup: its pg_dump waits for nobody who waits for us, a ring that no server sees."""
+    arguments = [*safety.arguments, f"--lock-wait-timeout={LOCK_SECONDS}s"]
+    try:
+        return take(safety._replace(arguments=arguments))
+    except SqlFailure as failure:
+        pids = database.rows(SQL_WAITING)[0]["pids"]
+        if not pids:
+            raise
+        told = f"the safety backup waits for a session that waits for a table ({pids}); nothing was changed"
+        raise LockHeld(told, "end it, and run it again", excerpt=failure.excerpt) from None
 
 
 def _is_fed(database, backup):
@@ -156,6 +182,7 @@ def sql_before(backup):
     lost = "the restore that has begun this has ended"
     texts = (
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+        SQL_NO_TIMEOUTS.format(local="true").strip(),
         f"SELECT {NOTICE_DEATH}",
         "SET LOCAL client_min_messages = error",
         f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'",

@@ -16,6 +16,7 @@ from nself_core.backups import folder as folders
 from nself_core.backups.age import IDENTITY, decrypted, require_identity
 from nself_core.backups.manifest import read_manifest
 from nself_core.backups.names import CUSTOM, DIRECTORY, PLAIN
+from nself_core.backups.plain import find_command
 from nself_core.backups.tar import CHUNK, chunks, tar_of
 from nself_core.failures import CheckFailed, FileFailure, Unreachable
 from nself_core.output import Report, Table
@@ -176,19 +177,39 @@ def opened(name, pieces):
     return gzip.GzipFile(fileobj=file) if name.is_gzipped else file
 
 
+class _Watched(io.RawIOBase):
+    """A text that is read through, whose first and last bytes are kept."""
+
+    def __init__(self, file):
+        self._file = file
+        self.head = self.tail = b""
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self.head += data[: TAIL - len(self.head)]
+        self.tail = data[-TAIL:] if len(data) >= TAIL else (self.tail + data)[-TAIL:]
+        return len(data)
+
+
 def _read_plain(name, pieces):
-    """Why a plain dump is not whole: it ends before pg_dump's last words, or its gzip stream is damaged."""
-    head = tail = b""
+    """Why a plain dump is not whole, or not to be run: it ends before pg_dump's last words, its gzip stream is damaged,
+    or it holds what psql takes for a command.
+    """
     try:
         with opened(name, pieces) as file:
-            head = tail = file.read(TAIL)
-            while data := file.read(CHUNK):
-                tail = (tail + data)[-TAIL:]
+            watched = _Watched(file)
+            found = find_command(io.BufferedReader(watched, CHUNK))
     except (OSError, EOFError, zlib.error) as error:
         return f"it cannot be read to its end: {error}"
     except CheckFailed as failure:  # age's
         return failure.message
-    first, last = FIRST_WORD.search(head), LAST_WORDS.search(tail)
+    if found:
+        return f"{name.file}:{found[0]}: {found[1]}, which pg_dump does not write"
+    first, last = FIRST_WORD.search(watched.head), LAST_WORDS.search(watched.tail)
     whole = last and (first is None or first[1] == last[1])
     return None if whole else "it does not end with pg_dump's last words"
 
