@@ -48,6 +48,7 @@ KEPT_VARIABLES = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "NO_COLOR", "
 
 TEST_PACKAGES = ("postgresql", "docker.io", "iptables", "debootstrap", "pgbouncer", "age")
 BROWSER_PACKAGES = ("chromium", "chromium-driver")
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CLUSTER_SETTINGS = "/etc/postgresql-common/createcluster.conf"
 
 # Parts of the standard library and of pip that the binary never uses.
@@ -277,6 +278,11 @@ def remove_folder(path):
         pass
 
 
+def hear_signals():
+    """Let the signals through that `DemoProject.start` holds back: in the child before it runs, then in ourselves."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+
+
 class DemoProject:
     """A copy of the sample in a temporary folder, with its private server; both are gone at the end, also on Ctrl-C."""
 
@@ -288,7 +294,7 @@ class DemoProject:
         self.env = clean_variables(PATH=path, NSELF_DB_ENGINE="embedded")
 
     def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in ENDING_SIGNALS:
             signal.signal(number, signal.default_int_handler)
         self.folder = tempfile.mkdtemp(prefix="nself-db-demo-")
         self.root = os.path.join(self.folder, "sample")
@@ -314,10 +320,9 @@ class DemoProject:
     def show(self, words):
         """Print a command as one would type it, run it in the project, and return its exit code."""
         say(f"\n$ {as_typed(words)}")
-        # In a session of its own the command hears Ctrl-C once, from us, and we wait for what it must finish.
-        options = {"cwd": self.root, "env": self.env, "stdin": subprocess.DEVNULL, "start_new_session": True}
-        with subprocess.Popen([self.program, *words], **options) as child:
+        with self.start(words) as child:
             try:
+                hear_signals()
                 code = child.wait()
             except KeyboardInterrupt:
                 child.send_signal(signal.SIGINT)
@@ -326,8 +331,15 @@ class DemoProject:
         say(f"(exit {code})")
         return code
 
+    def start(self, words):
+        """Start a command; the caller, who knows the child then, hears the signals that were held back meanwhile."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+        # In a session of its own the command hears Ctrl-C once, from us, and we wait for what it must finish.
+        options = {"cwd": self.root, "env": self.env, "stdin": subprocess.DEVNULL, "start_new_session": True}
+        return subprocess.Popen([self.program, *words], preexec_fn=hear_signals, **options)  # noqa: PLW1509 - one thread
+
     def __exit__(self, *unused):
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in ENDING_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         try:
             call([self.program, "server", "stop"], cwd=self.root, env=self.env)

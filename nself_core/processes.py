@@ -170,6 +170,39 @@ def run(argv, env=None, input=None, timeout=None, **options):
     return Completed(child.returncode, _text(out), _text(err))
 
 
+def serve(argv, log, is_ready, **options):
+    """Start a server that outlives us, and wait until it is ready. Returns False when it ended instead.
+
+    Arguments: `log`, the handle of a file for what it says; `is_ready()`, asked until it is true; `options`, as for
+    `run`. Interrupted meanwhile, or where `is_ready` raises, it is told to end (SIGINT) and waited for: it is known
+    from the moment it is there, for signals are held back while it is being started. Raises Unreachable when it cannot
+    be started.
+    """
+    import signal
+    import subprocess
+    import threading
+    import time
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        child = _popen(argv, None, {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, **options})
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        while not is_ready():
+            if child.poll() is not None:
+                return False
+            time.sleep(0.02)
+    except BaseException:
+        child.send_signal(signal.SIGINT)
+        child.wait()
+        raise
+    threading.Thread(target=child.wait, daemon=True).start()  # collects it
+    return True
+
+
 def _popen(argv, env, options):
     import subprocess
 

@@ -97,9 +97,12 @@ def test_the_plan_names_the_pause(ready):
 
 def test_without_the_setting_they_are_cut_off(ready):
     project, bouncer, env = ready(PGBOUNCER_ENABLED="false")
-    with Writers(project, bouncer) as writers:
+    with through(project, bouncer) as connection:
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO t VALUES (1)")
         project.run("restore", "--force", "--no-safety-backup", env=env).ok()
-    assert writers.errors
+        with pytest.raises(psycopg.Error):
+            connection.execute("COMMIT")
 
 
 def test_a_transaction_that_does_not_end_is_cut_off_with_a_warning(ready):

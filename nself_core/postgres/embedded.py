@@ -14,15 +14,16 @@ from collections import namedtuple
 
 from nself_core.failures import Unreachable, UsageFailure
 from nself_core.postgres.toolchain import STATE_FOLDER, find_toolchain, make_open_folder, reachable, short_hash
-from nself_core.processes import child_env, run
+from nself_core.processes import child_env, run, serve
 
 SOCKET_PARENT = "/tmp"  # short on every system: a socket's path may have 107 bytes on Linux, 103 on macOS
 PORT = 5432  # only the name of the socket file: nothing listens on TCP
 ROLE = "postgres"
 WAIT = 60  # seconds for a start (crash recovery included) or a stop
+SOON = 10  # seconds in which a server that has begun to start listens, on a busy machine, too
 START_PAUSES = (0.2, 0.5, 1, 2, 5)  # seconds between tries to start after a kill
 # On the server's command line, where no edit of postgresql.conf opens it: reached by its socket, and only by its user.
-SERVER_OPTIONS = f"-p {PORT} -c listen_addresses= -c unix_socket_permissions=0700"
+SERVER_OPTIONS = ("-p", str(PORT), "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700")
 
 # SQLSTATE values of the server's answer to a connection (PostgreSQL manual, appendix A)
 READY = "00000"
@@ -80,9 +81,7 @@ def stop(settings):
     with _StartLock(os.path.dirname(place.data_folder)):
         if not _listens(place):
             return False
-        done = _control(toolchain, place, "stop", "-m", "fast")
-        if done.code:
-            raise Unreachable(f"the embedded server did not stop: {done.err.strip() or done.out.strip()}")
+        _stop(toolchain, place)
         _remove_folder(place.socket_folder)
     return True
 
@@ -94,12 +93,13 @@ def _existing_place(settings):
 
 
 def _listens(place):
-    # A start that was interrupted a moment ago may have left a server that listens a moment from now.
+    # Another command may be starting a server, which listens a moment from now.
     import time
 
-    deadline = time.monotonic() + 1
+    deadline = time.monotonic() + SOON
     while _answer(place, ROLE) is None:
-        if time.monotonic() > deadline or not _recorded_pid(place):
+        pid = _recorded_pid(place)
+        if time.monotonic() > deadline or not (pid and _is_server(pid, place)):
             return False
         time.sleep(0.05)
     return True
@@ -176,29 +176,33 @@ def _initdb(toolchain, place, folder, locale):
 def _start(toolchain, place):
     _make_socket_folder(place)
     _clear_dead_server(place)
-    _make_log(place)
+    log = _open_log(place)
     try:
-        _try_start(toolchain, place)
+        _try_start(toolchain, place, log)
     except BaseException:
-        # Also Ctrl-C: pg_ctl may have started a server that listens a moment from now.
-        if _listens(place):
-            _control(toolchain, place, "stop", "-m", "fast")
-        _remove_folder(place.socket_folder)
+        if _answer(place, ROLE) is None:
+            _remove_folder(place.socket_folder)
         raise
+    finally:
+        os.close(log)
 
 
-def _try_start(toolchain, place):
+def _try_start(toolchain, place, log):
     import time
 
+    command = [os.path.join(toolchain.bin_folder, "postgres"), "-D", place.data_folder, "-k", place.socket_folder]
     for pause in (*START_PAUSES, None):
-        options = f"-k {place.socket_folder} {SERVER_OPTIONS}"
-        done = _control(toolchain, place, "start", "-l", "$NSELF_DB_LOG", "-o", options)
-        if done.code == 0:
+        if serve([*command, *SERVER_OPTIONS], log, lambda: _is_up(place), **place.account):
             return
         # After kill -9 of the server its last sessions need a moment to notice, and hold its memory until then.
         if pause is None or "shared memory block" not in _log_tail(place.log):
             raise Unreachable("the embedded server did not start", _start_hint(place), excerpt=_log_tail(place.log))
         time.sleep(pause)
+
+
+def _is_up(place):
+    # A recovery may take its time: only the server's end says that it failed.
+    return _answer(place, ROLE) not in (None, STARTING)
 
 
 def _clear_dead_server(place):
@@ -245,12 +249,11 @@ def _start_hint(place):
     return f"the server's log is {place.log}"
 
 
-def _control(toolchain, place, action, *options):
-    # pg_ctl writes the paths it is given into a line for the shell, in double quotes. A path with a quote or a dollar
-    # sign would be taken apart there, so both travel as variables: their values are not read again.
-    env = child_env({"PGDATA": place.data_folder, "NSELF_DB_LOG": place.log})
-    command = [os.path.join(toolchain.bin_folder, "pg_ctl"), action, "-w", "-t", str(WAIT), *options]
-    return run(command, env, timeout=2 * WAIT, **place.account)
+def _stop(toolchain, place):
+    command = [os.path.join(toolchain.bin_folder, "pg_ctl"), "stop", "-D", place.data_folder, "-m", "fast"]
+    done = run([*command, "-w", "-t", str(WAIT)], timeout=2 * WAIT, **place.account)
+    if done.code:
+        raise Unreachable(f"the embedded server did not stop: {done.err.strip() or done.out.strip()}")
 
 
 def _create_database(toolchain, place, database):
@@ -420,14 +423,11 @@ def _give_away(folder, place):
         os.chown(folder, place.account["user"], place.account["group"], follow_symlinks=False)
 
 
-def _make_log(place):
-    # The shell that pg_ctl starts opens the log as the server's user, who may not create files beside its data.
+def _open_log(place):
     handle = os.open(place.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
-    try:
-        if place.account:
-            os.fchown(handle, place.account["user"], place.account["group"])
-    finally:
-        os.close(handle)
+    if place.account:  # who may not create files beside its data
+        os.fchown(handle, place.account["user"], place.account["group"])
+    return handle
 
 
 def _remove_folder(path):

@@ -221,21 +221,25 @@ def test_a_wrong_secret_is_exit_3(remote_project, storage, options):
 
 @pytest.mark.parametrize("options", [[], ["--no-local"]])
 def test_pg_dump_is_cut_off_while_parts_are_sent(remote_project, storage, between, options):
-    began = threading.Event()
+    # Larger than what the program and the sockets hold while a part is on its way: pg_dump waits in the midst of it.
+    remote_project.database.admin("INSERT INTO t SELECT t.* FROM t, generate_series(1, 2)")
+    began, struck = threading.Event(), threading.Event()
 
     def strike(connection, line):
         if part_of(line) == 1:
             began.set()
-            time.sleep(1)
+            struck.wait(WAIT)
         return False
 
     between.strike = strike
-    process = remote_project.start("backup", "--remote", *LARGE, *options, "--json")
+    patient = {"STORAGE_TIMEOUT": str(WAIT)}
+    process = remote_project.start("backup", "--remote", *LARGE, *options, "--json", env=patient)
     assert began.wait(WAIT)
     remote_project.database.admin(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
         "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
     )
+    struck.set()
     check_nothing(remote_project, storage, outcome_of(process))
 
 
