@@ -15,7 +15,7 @@ import shutil
 import pytest
 from bed.gaps import not_run
 
-from nself_core.backups.folder import Folder, find_backup
+from nself_core.backups.folder import Folder, find_backup, measure
 from nself_core.backups.tar import Unpacking, tar_of
 from nself_core.backups.verify import DAMAGED, GOOD, UNKNOWN, examine
 from nself_core.failures import FileFailure, Unreachable, UsageFailure
@@ -30,7 +30,7 @@ SORTS = {
     "plain-gz": ["--format", "plain", "--compress", "6"],
     "directory": ["--format", "directory"],
 }
-FILL = "CREATE TABLE t AS SELECT i, md5(i::text) AS word FROM generate_series(1, 20000) i"
+FILL = "CREATE TABLE {} AS SELECT i, md5(i::text) AS word FROM generate_series(1, 7000) i"
 
 
 class Here:
@@ -77,7 +77,8 @@ def sample(kept, plain_project):
     """sample(sort, manifest=True) -> the path of a fresh copy of a backup of that sort."""
     made, place = kept
     if not made:
-        plain_project.database.admin(FILL)
+        for name in "tuv":
+            plain_project.database.admin(FILL.format(name))
         fresh = {}
         put_into(fresh, plain_project)
         for sort, path in fresh.items():
@@ -102,8 +103,15 @@ def copy(source, target, manifest=True):
     return target
 
 
-def state(path, database=Here):
-    return examine(database, find_backup(Folder(str(path.parent), str(path.parent)), str(path)))[0]
+def state(path, database=Here, jobs=1):
+    return examine(database, find_backup(Folder(str(path.parent), str(path.parent)), str(path)), jobs)[0]
+
+
+def write_manifest_anew(path):
+    """Make the manifest one of the file as it is now."""
+    manifest = path.with_name(path.name + ".json")
+    size, digest = measure(str(path))
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "bytes": size, "sha256": digest}))
 
 
 def files_of(path):
@@ -152,6 +160,60 @@ def test_a_file_too_few_or_too_many_in_a_directory(sample):
     (path / "more.dat").unlink()
     next(path.glob("*.dat.gz")).unlink()
     assert state(path) == DAMAGED
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 99])
+@pytest.mark.parametrize("sort", ["custom", "custom-0"])
+def test_a_dump_that_was_cut_before_it_was_hashed(sample, sort, jobs):
+    chance = random.Random()
+    path = sample(sort)
+    whole = path.read_bytes()
+    for size in [0, 1, len(whole) - 30, *(chance.randrange(len(whole) - 9) for _ in range(WITHOUT_MANIFEST))]:
+        path.write_bytes(whole[:size])
+        write_manifest_anew(path)
+        assert state(path, jobs=jobs) == DAMAGED, size
+    path.write_bytes(whole)
+    write_manifest_anew(path)
+    assert state(path, jobs=jobs) == GOOD
+
+
+def test_two_who_read_see_what_one_sees(sample):
+    chance = random.Random()
+    path = sample("custom")
+    whole = path.read_bytes()
+    found = []
+    for _ in range(4 * WITHOUT_MANIFEST):
+        flip(path, chance)
+        write_manifest_anew(path)
+        found.append(state(path))
+        assert state(path, jobs=2) == found[-1]
+        path.write_bytes(whole)
+    assert found.count(DAMAGED) > len(found) / 2
+
+
+@pytest.fixture
+def ended_by(monkeypatch, tmp_path):
+    """ended_by(words) puts a script of these words in the place of pg_restore."""
+
+    def replace(words):
+        script = tmp_path / "pg_restore"
+        script.write_text(f"#!/bin/sh\n{words}\n")
+        script.chmod(0o755)
+        monkeypatch.setattr(tools, "find_client", lambda program: str(script))
+
+    return replace
+
+
+@pytest.mark.parametrize("words", ["kill -SEGV $$", "exit 139"])
+def test_a_dump_on_which_pg_restore_crashes_is_damaged(sample, ended_by, words):
+    ended_by(words)
+    assert state(sample("custom")) == DAMAGED
+
+
+def test_a_pg_restore_that_somebody_ended_says_nothing_about_the_dump(sample, ended_by):
+    ended_by("kill -KILL $$")
+    with pytest.raises(Unreachable, match="signal 9"):
+        state(sample("custom"))
 
 
 # Without: what the format itself can tell.

@@ -62,13 +62,13 @@ def choose(folder, settings, database_name, file):
     )
 
 
-def check(database, backup, facts, is_here=True):
+def check(database, backup, facts, jobs=None, is_here=True):
     """Warnings about a Backup that may be restored. Raises CheckFailed for one that may not.
 
-    Arguments: `facts`, of `manifest.read_facts`, of the present database; `is_here`, whether the backup is, so that it
-    can be read; one that is fetched first is read then.
+    Arguments: `facts`, of `manifest.read_facts`, of the present database; `jobs`, how many processes may read it at
+    once; `is_here`, whether the backup is, so that it can be read; one that is fetched first is read then.
     """
-    state, reason = examine(database, backup) if is_here else (GOOD, None)
+    state, reason = examine(database, backup, jobs or 1) if is_here else (GOOD, None)
     if state == DAMAGED:
         raise CheckFailed(f"the backup is damaged: {reason}", "choose another one with --file", file=backup.shown)
     manifest = backup.manifest
@@ -109,7 +109,7 @@ def plan_restore(database, backup, facts, jobs, safety, inside=False, is_here=Tr
             "read it, and run it yourself with psql",
         )
     name = facts["database"]
-    warnings = [*check(database, backup, facts, is_here), *_left_behind(database, name)]
+    warnings = [*check(database, backup, facts, jobs, is_here), *_left_behind(database, name)]
     refuse_full(database, backup.manifest)
     losses = _losses(database, backup, facts, inside)
     if inside:

@@ -17,10 +17,11 @@ from nself_core.backups.age import IDENTITY, decrypted, require_identity
 from nself_core.backups.manifest import read_manifest
 from nself_core.backups.names import CUSTOM, DIRECTORY, PLAIN
 from nself_core.backups.plain import find_command
+from nself_core.backups.shares import read_shares
 from nself_core.backups.tar import CHUNK, chunks, tar_of
 from nself_core.failures import CheckFailed, FileFailure, Unreachable
 from nself_core.output import Report, Table
-from nself_core.postgres.tools import ToolFailed, failure_of_tool, host_command, offline_command, stream
+from nself_core.postgres.tools import SIGNALS, ToolFailed, failure_of_tool, host_command, offline_command, stream
 
 GOOD, DAMAGED, UNKNOWN, UNREAD = "good", "damaged", "without manifest", "not decrypted"
 HASH_ONLY = f"only its hash was compared: it is encrypted, and {IDENTITY} is not set"
@@ -29,6 +30,7 @@ LAST_WORDS = re.compile(rb"\n-- PostgreSQL database dump complete\n--\s+(?:\\unr
 FIRST_WORD = re.compile(rb"^\\restrict (\w+)$", re.MULTILINE)
 # pg_restore's words for a dump that is newer than it, or compressed by what it was built without.
 UNABLE = ("unsupported version", "does not support compression")
+CRASHES = (6, 7, 8, 11)  # signals that a program which trips over its input gets: abort, bus, arithmetic, segment
 TAIL = 4096
 
 FOLDER_IN_CONTAINER = (
@@ -64,8 +66,8 @@ def _summary(rows, damaged):
     return f"{told} read whole" if rows else "no backups"
 
 
-def examine(database, backup):
-    """(state, reason or None) of one Backup."""
+def examine(database, backup, jobs=1):
+    """(state, reason or None) of one Backup. Argument: `jobs`, how many processes may read it at once."""
     if os.path.isdir(backup.path) != (backup.name.format == DIRECTORY):
         return DAMAGED, f"it should be {'a folder' if backup.name.format == DIRECTORY else 'a file'}, and is not"
     try:
@@ -78,10 +80,22 @@ def examine(database, backup):
     reason = difference(manifest, size, digest) if manifest else None
     if reason is None and backup.name.is_encrypted and backup.identity is None:
         return (UNREAD, HASH_ONLY) if manifest else (UNKNOWN, f"it is encrypted, and {IDENTITY} is not set")
-    reason = reason or read_whole(database, backup.name, lambda: content(backup), backup.path)
+    reason = reason or _read(database, backup, jobs if manifest else 1)
     if reason:
         return DAMAGED, reason
     return (GOOD, None) if manifest else (UNKNOWN, "read whole, but nothing says what it should be")
+
+
+def _read(database, backup, jobs):
+    """Why a backup cannot be read to its end, or None; by several processes where they can read the file itself."""
+    is_file = backup.name.format == CUSTOM and not backup.name.is_encrypted
+    if jobs == 1 or not is_file or database.reach.kind == "container":
+        return read_whole(database, backup.name, lambda: content(backup), backup.path)
+    try:
+        read_shares(offline_command(database, "pg_restore", []), backup.path, jobs)
+    except ToolFailed as failed:
+        return _reason(database, failed)
+    return None
 
 
 def difference(manifest, size, digest):
@@ -135,12 +149,16 @@ def _read_by(database, command, name, pieces):
     except CheckFailed as failure:  # age's
         return failure.message
     except ToolFailed as failed:
-        return _reason(failure_of_tool(database, failed))
+        return _reason(database, failed)
     return None
 
 
-def _reason(failure):
+def _reason(database, failed):
     """What is wrong with the dump, where it is the dump. Raises what is wrong with the way to read it."""
+    signal = -failed.code if failed.code < 0 else failed.code - SIGNALS
+    if failed.told and signal in CRASHES:
+        return f"pg_restore crashed on it, with signal {signal}"
+    failure = failure_of_tool(database, failed)
     if failure.exit_code != 1:
         raise failure from None
     if any(words in failure.message for words in UNABLE):
