@@ -183,14 +183,18 @@ def test_while_the_question_waits_no_timeout_ends_the_session(owned, run):
 
 
 class Gone:
-    """A database of a server that is not there."""
+    """A database of a server that goes away once it is asked to do something."""
 
     settings: dict = {}
+    is_there = True
 
     def execute(self, *_):
+        self.is_there = False
         raise Unreachable("it is gone", "start it")
 
     def rows(self, *_, **__):
+        if self.is_there:
+            return [{"oid": "1"}]
         raise Unreachable("it is gone", "start it")
 
     def close(self):

@@ -24,7 +24,7 @@ POLL_SECONDS = 0.5
 SQL_LOCK = "SELECT pg_catalog.pg_try_advisory_lock({key}, pg_catalog.hashtext(:name)) AS taken"
 RESTORE_KEY = LOCK_KEY & 0x7FFFFFFF
 
-SQL_IS_THERE = "SELECT 1 AS one FROM pg_catalog.pg_database WHERE datname = :name"
+SQL_NUMBER = "SELECT oid FROM pg_catalog.pg_database WHERE datname = :name"
 # The catalogue is one for the whole server.
 SQL_SUBSCRIPTIONS = """
 SELECT s.subname AS name, s.subenabled AS enabled
@@ -74,6 +74,7 @@ def swap_databases(database, keeper, names, tell):
     Arguments: `names`, the present one's, the new one's, and that under which the present one steps aside.
     """
     present, warnings = names[0], []
+    number = keeper.rows(SQL_NUMBER, name=present)
     database.close()
     with Undisturbed(), Paused(database, present, tell) as pause:
         tell(f"swapping {present} and {names[1]}")
@@ -81,24 +82,25 @@ def swap_databases(database, keeper, names, tell):
             keeper.execute(*swap.sql_swap(*names))
         except Failure as failure:
             keeper.close()
-            if not _settle(keeper, names, failure.message, tell):
+            if not _settle(keeper, names, number, failure.message, tell):
                 failure.message = f"{present} could not be renamed, and stays as it was: {failure.message}"
                 raise
             warnings.append(f"the swap was done, though its end was not heard of: {failure.message}")
     return [*pause.warnings, *warnings]
 
 
-def _settle(keeper, names, reason, tell):
+def _settle(keeper, names, number, reason, tell):
     """Whether a swap that has failed to answer was done after all; where it was not, the present database is opened.
 
-    Argument: `reason`, why it is asked. Raises a Failure whose hint is the command that opens it by hand.
+    Arguments: `number`, by which the present database is known under any name; `reason`, why it is asked. Raises a
+    Failure whose hint is the command that opens it by hand.
     """
     present, _, aside = names
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             lock(keeper, present)  # a server process that is still at it has it
-            if keeper.rows(SQL_IS_THERE, name=aside):
+            if number and keeper.rows(SQL_NUMBER, name=aside) == number:
                 return True
             keeper.execute(sql_open(present))
             return False

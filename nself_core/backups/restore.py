@@ -320,7 +320,7 @@ def _drop_aside(keeper, name, aside):
     other = keeper.sibling(maintenance_name(name))
     try:
         other.execute(swap.sql_end_sessions((aside,)))
-        other.execute(f"DROP DATABASE {identifier(aside)}")
+        other.execute(f"DROP DATABASE IF EXISTS {identifier(aside)}")
     except (SqlFailure, LockHeld) as failure:
         return failure
     finally:

@@ -485,6 +485,24 @@ def test_the_servers_process_is_killed_in_the_swap(ready, own_plain, words):
     check_present(project, 10 if before else 11)
 
 
+def test_what_is_closed_for_a_swap_under_way_is_opened_by_no_other(ready):
+    project = ready("plain-psql")
+    cluster = project.database.server.cluster
+    with project.database.connect() as client:  # which the swap waits for, once it has told it to end
+        pid = client.execute("SELECT pg_backend_pid() AS pid").fetchone()["pid"]
+        cluster.kill_backend(pid, signal.SIGSTOP)
+        try:
+            process = project.start("restore", "--force", "--no-safety-backup")
+            wait_until(lambda: not of_server(project, SQL_OPEN, [project.database.name]), WAIT)
+            outcomes = [project.run("restore", "--force", *words) for words in (["--clean"], ["--no-safety-backup"])]
+        finally:
+            cluster.kill_backend(pid, signal.SIGCONT)
+        outcome_of(process).ok()
+    for outcome in outcomes:
+        assert outcome.code == 4 and "another restore" in outcome.err, repr(outcome)
+    check_present(project, 10)
+
+
 def test_the_server_is_killed_in_the_swap_and_started_anew(ready, own_plain):
     project = ready(own_plain)
     with held_in_the_swap(project, "--no-safety-backup") as (process, _):
@@ -544,10 +562,9 @@ def test_every_command_names_the_command_that_opens_it(ready, own_plain, make_da
     cluster = own_plain.cluster
     place = {"PGHOST": cluster.host, "PGPORT": str(cluster.port)}
     login = {**os.environ, **place, "PGUSER": cluster.user, "PGPASSWORD": cluster.password}
-    for driver in ("psql", "psycopg"):
-        outcome = project.run("list", "--json", env={"NSELF_DB_DRIVER": driver})
-        assert outcome.code == 2
-        hint = outcome.json()["error"]["hint"]
+    outcomes = [project.run("list", "--json", env={"NSELF_DB_DRIVER": driver}) for driver in ("psql", "psycopg")]
+    assert [outcome.code for outcome in outcomes] == [2, 2]
+    (hint,) = {outcome.json()["error"]["hint"] for outcome in outcomes}
     command = hint.partition("let connections in again: ")[2]
     subprocess.run(command, shell=True, check=True, env=login, capture_output=True)
     project.run("list").ok()
