@@ -11,7 +11,7 @@ import time
 from nself_core.backups import swap
 from nself_core.backups.pooler import Paused
 from nself_core.bookkeeping.proof import LOCK_KEY
-from nself_core.failures import DatabaseClosed, Failure, LockHeld, Refused, Unreachable
+from nself_core.failures import CheckFailed, DatabaseClosed, Failure, LockHeld, Refused, Unreachable
 from nself_core.output import Report
 from nself_core.plan import Plan, Step
 from nself_core.postgres.maintenance import SQL_NO_TIMEOUTS, command_to_open, maintenance_name, sql_open
@@ -75,6 +75,8 @@ def swap_databases(database, keeper, names, tell):
     """
     present, warnings = names[0], []
     number = keeper.rows(SQL_NUMBER, name=present)
+    if not number:
+        raise CheckFailed(f"the database {present} is no longer there")
     database.close()
     with Undisturbed(), Paused(database, present, tell) as pause:
         tell(f"swapping {present} and {names[1]}")
@@ -99,11 +101,13 @@ def _settle(keeper, names, number, reason, tell):
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            lock(keeper, present)  # a server process that is still at it has it
-            if number and keeper.rows(SQL_NUMBER, name=aside) == number:
+            if keeper.rows(SQL_NUMBER, name=aside) == number:
                 return True
-            keeper.execute(sql_open(present))
-            return False
+            lock(keeper, present)  # a server process that is still at it, or that does not notice our end, has it
+            is_done = keeper.rows(SQL_NUMBER, name=aside) == number
+            if not is_done:
+                keeper.execute(sql_open(present))
+            return is_done
         except Failure as failure:
             if time.monotonic() > deadline or not isinstance(failure, (Unreachable, LockHeld)):
                 failure.message = (
