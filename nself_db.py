@@ -437,9 +437,12 @@ def backup_prune(ctx, args):
 
 
 def restore(ctx, args):
-    from nself_core.backups import folder, manifest
+    from nself_core.backups import exchange, folder, manifest
     from nself_core.backups import restore as room
 
+    closed = exchange.plan_reopen(ctx.database)
+    if closed:
+        return ctx.execute(closed, {**ctx.restore_performers(None), "again": lambda _: restore(ctx, args)})
     facts = manifest.read_facts(ctx.database)
     if args.undo or args.clean:
         plan = (room.plan_undo if args.undo else room.plan_clean)(ctx.database, facts["database"])

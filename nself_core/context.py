@@ -181,11 +181,12 @@ class Context:
         return plan._replace(steps=[*self.safety_plan(read_facts(self.database), label).steps, *plan.steps])
 
     def restore_performers(self, name):
-        """What performs the steps of `restore`."""
-        from nself_core.backups import fetch, in_place, restore
+        """What performs the steps of `restore`; `name`, the database's."""
+        from nself_core.backups import exchange, fetch, in_place, restore
 
         database, tell = self.database, self.console.progress
         return {
+            "reopen": lambda steps: exchange.perform_reopen(database, steps[0]),
             "fetch": lambda steps: fetch.perform(database, steps[0], tell),
             "restore": lambda steps: restore.perform(database, steps[0].work, self._take_backup, tell),
             "in place": lambda steps: in_place.perform(database, steps[0].work, self._take_backup, tell),

@@ -86,6 +86,12 @@ class Unreachable(Failure):
     code = "unreachable"
 
 
+class DatabaseClosed(Unreachable):
+    """The server is there, and the database lets nobody in (ALLOW_CONNECTIONS false); `database`, its name."""
+
+    database = ""
+
+
 class CredentialsRefused(Failure):
     """Credentials are missing or were refused."""
 

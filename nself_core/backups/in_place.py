@@ -20,6 +20,7 @@ from nself_core.failures import Interrupted, LockHeld, Refused, SqlFailure, Usag
 from nself_core.output import Report, duration_text
 from nself_core.plan import Step
 from nself_core.postgres.errors import failure_of, parse_reports
+from nself_core.postgres.maintenance import SQL_NO_TIMEOUTS
 from nself_core.postgres.tools import FOLDER, PIPE, ToolFailed, failure_of_tool, joined_command, stream
 from nself_core.sql.quoting import dollar
 
@@ -49,11 +50,6 @@ SQL_OPEN = (
     f"SELECT pg_catalog.pg_advisory_unlock({KEY}, {GATE})",
 )
 
-# What a role or a database may have set, and a server's version may not know.
-SQL_NO_TIMEOUTS = """
-SELECT pg_catalog.set_config(name, '0', {local}) FROM pg_catalog.pg_settings WHERE name IN
-    ('statement_timeout', 'transaction_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout')
-"""
 # Whoever waits for a table in this mode makes pg_dump wait behind him, and he himself waits for our transaction.
 SQL_WAITING = """
 SELECT coalesce(pg_catalog.string_agg(DISTINCT l.pid::text, ', '), '') AS pids FROM pg_catalog.pg_locks l
@@ -182,7 +178,7 @@ def sql_before(backup):
     lost = "the restore that has begun this has ended"
     texts = (
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-        SQL_NO_TIMEOUTS.format(local="true").strip(),
+        SQL_NO_TIMEOUTS.format(local="true"),
         f"SELECT {NOTICE_DEATH}",
         "SET LOCAL client_min_messages = error",
         f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'",

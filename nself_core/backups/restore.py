@@ -9,20 +9,18 @@ from __future__ import annotations
 import time
 from collections import namedtuple
 
-from nself_core.backups import comparison, in_place, load, swap
+from nself_core.backups import comparison, exchange, in_place, load, swap
 from nself_core.backups import folder as folders
 from nself_core.backups.age import readable
-from nself_core.backups.pooler import Paused, is_enabled
+from nself_core.backups.pooler import is_enabled
 from nself_core.backups.room import refuse_full
 from nself_core.backups.verify import DAMAGED, GOOD, examine
 from nself_core.bookkeeping.lock import take_lock
-from nself_core.bookkeeping.proof import LOCK_KEY
 from nself_core.bookkeeping.protection import refuse_protected
 from nself_core.failures import CheckFailed, Failure, LockHeld, Refused, SqlFailure, UsageFailure
 from nself_core.output import Report, bytes_text, duration_text
 from nself_core.plan import Plan, Step
-from nself_core.postgres.session import ConnectionLost, StatementFailed
-from nself_core.processes import Undisturbed
+from nself_core.postgres.maintenance import find_keeper, maintenance_name
 from nself_core.sql.quoting import identifier
 
 KEPT_ASIDE = "in the database that steps aside only"
@@ -30,15 +28,11 @@ KEPT_INSIDE = "in the safety backup only, where there is one; until all is loade
 
 SAFETY_LABEL = "before-restore"
 
-# One restore of a database at a time, wherever it was started; the key is beside that of migrations.
-SQL_LOCK = "SELECT pg_catalog.pg_try_advisory_lock({key}, pg_catalog.hashtext(:name)) AS taken"
-RESTORE_KEY = LOCK_KEY & 0x7FFFFFFF
-
-Job = namedtuple("Job", "backup name likeness jobs safety server_version")
+Job = namedtuple("Job", "backup name jobs safety server_version")
 Job.__doc__ = """A restore.
 
-`backup`, the Backup; `name`, the database it is put in place of; `likeness`, the row of SQL_LIKENESS of that; `jobs`,
-how many tables are loaded at once; `safety`, the Job of the safety backup, or None; `server_version`, a number.
+`backup`, the Backup; `name`, the database it is put in place of; `jobs`, how many tables are loaded at once; `safety`,
+the Job of the safety backup, or None; `server_version`, a number.
 """
 
 
@@ -114,9 +108,8 @@ def plan_restore(database, backup, facts, jobs, safety, inside=False, is_here=Tr
     losses = _losses(database, backup, facts, inside)
     if inside:
         return Plan(in_place.steps_of(backup, facts, jobs, safety), warnings, loses=losses, asks_everywhere=True)
-    (likeness,) = database.rows(swap.SQL_LIKENESS, name=name)
-    safe = safety.steps[0].work if safety else None
-    job = Job(backup, name, likeness, jobs, safe, facts["server_version"])
+    warnings += exchange.check_swap(database, name)
+    job = Job(backup, name, jobs, safety.steps[0].work if safety else None, facts["server_version"])
     titles = [step.title for step in safety.steps] if safety else []
     new, aside = swap.side_name(name, swap.RESTORE, time.time()), swap.side_name(name, swap.BEFORE, time.time())
     titles += [
@@ -135,7 +128,7 @@ def _swap_title(database, name, new, aside):
 
 def _left_behind(database, name):
     """A warning for each database that a restore has begun to fill and never finished."""
-    for row in database.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, swap.RESTORE)):
+    for row in database.rows(swap.SQL_DATABASES, prefix=_restores(name)):
         size = bytes_text(row["size_bytes"])
         yield f"database {row['name']} ({size}) is left of a restore that did not end: nself-db restore --clean"
 
@@ -154,21 +147,22 @@ def perform(database, job, take, tell):
     Arguments: `take(job)`, which takes the safety backup and returns its Report; `tell(text)`, progress.
     """
     begun = time.time()
-    keeper = database.sibling(swap.maintenance_name(job.name))
+    keeper = find_keeper(database, job.name)
     try:
-        _lock(keeper, job.name)
+        exchange.lock(keeper, job.name)
         take_lock(database, 0, tell)  # what a migration does meanwhile would be in the database that steps aside
         safety = take(job.safety).data["file"] if job.safety else None
         new, aside = (_free_name(keeper, job.name, kind, begun) for kind in (swap.RESTORE, swap.BEFORE))
-        keeper.execute(swap.sql_create(new, job.likeness))
+        keeper.execute(swap.sql_create(new, _likeness(keeper, job.name)))
         try:
-            warnings = _fill(database.sibling(new), job, new, tell)
-            keeper.execute("BEGIN", *swap.sql_dress(new, job.likeness), "COMMIT")
+            warnings = _fill(keeper.sibling(new), job, new, tell)
+            # What was set or granted in a long load is kept, too.
+            keeper.execute("BEGIN", *swap.sql_dress(new, _likeness(keeper, job.name)), "COMMIT")
             take_lock(database, 0, tell)  # once more: a session that was lost in a long load has lost its lock, too
             refuse_protected(database)  # and somebody may have protected it meanwhile
-            warnings += swap_databases(database, keeper, (job.name, new, aside), tell)
+            warnings += exchange.swap_databases(database, keeper, (job.name, new, aside), tell)
         except BaseException as error:
-            _drop(database, job.name, new, error)
+            _drop(keeper, job.name, new, error)
             raise
     finally:
         keeper.close()
@@ -183,9 +177,12 @@ def _free_name(keeper, name, kind, seconds):
     return swap.side_name(name, kind, seconds)
 
 
-def _lock(keeper, name):
-    if not keeper.rows(SQL_LOCK.format(key=RESTORE_KEY), name=name)[0]["taken"]:
-        raise LockHeld(f"another restore of {name} is under way", "wait for it to end")
+def _likeness(keeper, name):
+    """The row of SQL_LIKENESS of the present database."""
+    found = keeper.rows(swap.SQL_LIKENESS, name=name)
+    if not found:
+        raise CheckFailed(f"the database {name} is no longer there")
+    return found[0]
 
 
 def _fill(target, job, new, tell):
@@ -200,37 +197,18 @@ def _fill(target, job, new, tell):
         target.close()
 
 
-def swap_databases(database, keeper, names, tell):
-    """Let two databases change places, and return warnings; where it fails, connections are let in again.
-
-    Signals come too late from here on: the server ends what it was sent, and what came of it is to be told.
-    Arguments: `names`, the present one's, the new one's, and that under which the present one steps aside.
-    """
-    present = names[0]
-    database.close()
-    with Undisturbed(), Paused(database, present, tell) as pause:
-        tell(f"swapping {present} and {names[1]}")
-        try:
-            keeper.session().execute(*swap.sql_swap(*names))
-        except (StatementFailed, ConnectionLost) as failed:
-            keeper.close()
-            keeper.execute(swap.sql_open(present))
-            message = failed.error.message if isinstance(failed, StatementFailed) else failed.text
-            raise SqlFailure(f"{present} could not be renamed, and stays as it was: {message}") from None
-    return pause.warnings
-
-
-def _drop(database, name, new, error):
+def _drop(keeper, name, new, error):
     """Drop a new database that did not take its place; where that fails, the error says what to remove."""
-    keeper = database.sibling(swap.maintenance_name(name))
+    other = keeper.sibling(maintenance_name(name))
     try:
-        keeper.execute(swap.sql_end_sessions((new,)))
-        keeper.execute(f"DROP DATABASE IF EXISTS {identifier(new)}")
+        other.execute(swap.sql_end_sessions((new,)))
+        other.execute(f"DROP DATABASE IF EXISTS {identifier(new)}")
     except Failure:
         if isinstance(error, Failure):
-            error.hint = f"remove the database {new}: nself-db restore --clean"
+            remove = f"remove the database {new}: nself-db restore --clean"
+            error.hint = f"{error.hint}; {remove}" if error.hint else remove
     finally:
-        keeper.close()
+        other.close()
 
 
 def _report(job, aside, safety, seconds):
@@ -248,7 +226,8 @@ def _report(job, aside, safety, seconds):
 def plan_undo(database, name):
     """The Plan of `restore --undo`: the newest database that stepped aside takes its place again."""
     refuse_protected(database)
-    keeper = database.sibling(swap.maintenance_name(name))
+    warnings = exchange.check_swap(database, name)
+    keeper = find_keeper(database, name)
     found = keeper.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, swap.BEFORE))
     if not found:
         raise UsageFailure(f"no database stands aside of {name}", "a restore leaves one")
@@ -261,18 +240,18 @@ def plan_undo(database, name):
         f"{aside['name']} ({bytes_text(aside['size_bytes'])}) returns",
     ]
     step = Step("undo", title, None, None, True, (name, aside["name"], now))
-    return Plan([step], loses=loses, asks_everywhere=True)
+    return Plan([step], warnings, loses=loses, asks_everywhere=True)
 
 
 def perform_undo(database, step, tell):
     """Swap back and return the Report. Argument: `tell(text)`, progress."""
     name, back, aside = step.work
-    keeper = database.sibling(swap.maintenance_name(name))
+    keeper = find_keeper(database, name)
     try:
-        _lock(keeper, name)
+        exchange.lock(keeper, name)
         take_lock(database, 0, tell)
         refuse_protected(database)
-        warnings = swap_databases(database, keeper, (name, back, aside), tell)
+        warnings = exchange.swap_databases(database, keeper, (name, back, aside), tell)
     finally:
         keeper.close()
     told = f"{back} is {name} again; what was there is {aside}"
@@ -281,7 +260,7 @@ def perform_undo(database, step, tell):
 
 def plan_clean(database, name):
     """The Plan of `restore --clean`: databases that stepped aside, or were never finished, are dropped."""
-    keeper = database.sibling(swap.maintenance_name(name))
+    keeper = find_keeper(database, name)
     found = [
         row
         for kind in (swap.BEFORE, swap.RESTORE)
@@ -306,15 +285,48 @@ def plan_clean(database, name):
 
 
 def perform_clean(database, name, steps):
-    """Drop the databases of the steps and return the Report."""
-    keeper = database.sibling(swap.maintenance_name(name))
+    """Drop the databases of the steps, each that can be, and return the Report. Raises SqlFailure for the others."""
+    keeper = find_keeper(database, name)
     try:
-        _lock(keeper, name)
-        for step in steps:
-            keeper.execute(swap.sql_end_sessions((step.work,)))
-            keeper.execute(f"DROP DATABASE {identifier(step.work)}")
+        exchange.lock(keeper, name)
+        failures = {step.work: _drop_aside(keeper, name, step.work) for step in steps}
     finally:
         keeper.close()
-    dropped = [step.work for step in steps]
-    count = len(dropped)
-    return Report({"dropped": dropped}, (), f"dropped {count} database{'' if count == 1 else 's'}")
+    dropped = [aside for aside, failure in failures.items() if failure is None]
+    told = f"dropped {len(dropped)} database{'' if len(dropped) == 1 else 's'}"
+    failed = [(aside, failure) for aside, failure in failures.items() if failure]
+    if failed:
+        raise SqlFailure(
+            f"{told}, and could not drop {', '.join(aside for aside, _ in failed)}",
+            failed[0][1].hint or "see what holds it, and run nself-db restore --clean again",
+            data={"dropped": dropped},
+            excerpt="\n".join(f"  {aside}: {failure.message}" for aside, failure in failed),
+        )
+    return Report({"dropped": dropped}, (), told)
+
+
+def _drop_aside(keeper, name, aside):
+    """Drop a database beside `name`; returns the failure where the server refuses that, else None.
+
+    It is done in a session of its own, which ends with what is refused: the keeper's has the lock.
+    """
+    subscriptions = keeper.rows(exchange.SQL_SUBSCRIPTIONS, name=aside)
+    if subscriptions:
+        # A copy out of a backup has the name of a slot that is another's.
+        unslotted = "ALTER SUBSCRIPTION … SET (slot_name = NONE), " if aside.startswith(_restores(name)) else ""
+        names = ", ".join(row["name"] for row in subscriptions)
+        hint = f"drop it first, in that database: {unslotted}DROP SUBSCRIPTION"
+        return SqlFailure(f"it has a subscription: {names}", hint)
+    other = keeper.sibling(maintenance_name(name))
+    try:
+        other.execute(swap.sql_end_sessions((aside,)))
+        other.execute(f"DROP DATABASE IF EXISTS {identifier(aside)}")
+    except (SqlFailure, LockHeld) as failure:
+        return failure
+    finally:
+        other.close()
+    return None
+
+
+def _restores(name):
+    return swap.side_prefix(name, swap.RESTORE)

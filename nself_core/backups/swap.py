@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 
+from nself_core.postgres.maintenance import sql_open
 from nself_core.sql.quoting import dollar, identifier, literal
 
 BEFORE, RESTORE = "before", "restore"
@@ -38,9 +39,15 @@ LISTS_OF_NAMES = (
     "unix_socket_directories",
 )
 
+# Whether this role, no superuser, may not end a session of the role `r` (pg_terminate_backend).
+MAY_NOT_END = (
+    "(r.rolsuper OR NOT (pg_catalog.pg_has_role(r.oid, 'USAGE') "
+    "OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE')))"
+)
+
 # For a block that declares `wanted` and `deadline`. An autovacuum worker has no user; only a superuser may end it, and
 # the rename does so by itself. (The kind of a process that is not its own an ordinary role is not shown.)
-ENDING = """LOOP
+ENDING = f"""LOOP
         BEGIN
             PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
             WHERE datname = ANY (wanted) AND pid <> pg_catalog.pg_backend_pid() AND usesysid IS NOT NULL;
@@ -49,7 +56,7 @@ ENDING = """LOOP
             RAISE EXCEPTION 'this role may not end sessions of %', (
                 SELECT pg_catalog.string_agg(DISTINCT a.usename::text, ', ') FROM pg_catalog.pg_stat_activity a
                 JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
-                WHERE a.datname = ANY (wanted) AND (r.rolsuper OR NOT pg_catalog.pg_has_role(r.oid, 'MEMBER'))
+                WHERE a.datname = ANY (wanted) AND {MAY_NOT_END}
             );
         END;
         IF pg_catalog.clock_timestamp() > deadline THEN
@@ -67,7 +74,7 @@ SELECT pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS c
        pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
        pg_catalog.to_jsonb(d) ->> 'datlocprovider' AS provider,
        coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale') AS locale,
-       d.datacl IS NOT NULL AS has_grants,
+       pg_catalog.to_jsonb(d) ->> 'daticurules' AS rules, d.datacl IS NOT NULL AS has_grants,
        coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
                      'to', CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END,
                      'privilege', a.privilege_type, 'option', a.is_grantable))
@@ -105,30 +112,26 @@ def side_prefix(name, kind):
     return side_name(name, kind, 0)[: -len("19700101000000")]
 
 
-def maintenance_name(name):
-    """A database to connect to while `name` is renamed."""
-    return "template1" if name == "postgres" else "postgres"
-
-
-def sql_create(new, like, owner=None):
+def sql_create(new, like):
     """The statement that makes the empty database `new`, in encoding and locale as `like`, a row of SQL_LIKENESS."""
     parts = [
-        f"CREATE DATABASE {identifier(new)} TEMPLATE template0 OWNER {identifier(owner or like['owner'])}",
+        f"CREATE DATABASE {identifier(new)} TEMPLATE template0 OWNER {identifier(like['owner'])}",
         f"ENCODING {literal(like['encoding'])} LC_COLLATE {literal(like['collate'])} LC_CTYPE {literal(like['ctype'])}",
     ]
     if like["tablespace"]:  # to name the template's own, too, wants a right that an ordinary owner has not
         parts.append(f"TABLESPACE {identifier(like['tablespace'])}")
     if like["provider"] == "i":
         parts.append(f"LOCALE_PROVIDER icu ICU_LOCALE {literal(like['locale'])}")
+        parts += [f"ICU_RULES {literal(like['rules'])}"] if like["rules"] else []
     if like["provider"] == "b":
         parts.append(f"LOCALE_PROVIDER builtin BUILTIN_LOCALE {literal(like['locale'])}")
     return " ".join(parts)
 
 
 def sql_dress(new, like):
-    """The statements that give `new` the grants, settings, limit and comment of `like`."""
+    """The statements that give `new` the owner, grants, settings, limit and comment of `like`."""
     name = identifier(new)
-    texts = []
+    texts = [f"ALTER DATABASE {name} OWNER TO {identifier(like['owner'])}"]  # it may have another one by now
     if like["has_grants"]:
         texts.append(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
         texts += [_grant(name, grant) for grant in like["grants"]]
@@ -200,8 +203,3 @@ def _deadline(names):
     wanted = ", ".join(literal(name) for name in names)
     return f"""DECLARE deadline timestamptz := pg_catalog.clock_timestamp() + interval '{WAIT_SECONDS} seconds';
     wanted name[] := ARRAY[{wanted}];"""
-
-
-def sql_open(name):
-    """The statement that lets connections into a database again."""
-    return f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS true"

@@ -50,6 +50,7 @@ class Database:
         self._begun = None  # a session and its first question, while nobody waits for them
         self._ahead = None  # a session, the question that `ask_first` has put to it, and its answer
         self._startup_options = True
+        self._parameters = NO_PARAMETERS
         self._own_sessions = set()
         self.keeps_parameters = True
 
@@ -60,11 +61,15 @@ class Database:
             self._reach = find_reach(self.settings, self._driver)
         return self._reach
 
-    def sibling(self, name):
-        """Another database of the same server, with a session of its own."""
+    def sibling(self, name, parameters=None):
+        """Another database of the same server, with a session of its own.
+
+        Argument: `parameters`, server settings by name for all its sessions and programs, by default those of this one.
+        """
         other = Database(self.settings, "", self.on_statement, self._driver)
         other.application = self.application
         other._reach = self.reach.for_database(name)
+        other._parameters = self._parameters if parameters is None else parameters
         return other
 
     @property
@@ -192,7 +197,7 @@ class Database:
                 "give a direct connection to Postgres by --url or NSELF_DB_URL (not pgBouncer's port)",
             )
         self._own_sessions.add(login.user)
-        session.execute(*(f"SET {name} = '{value}'" for name, value in {**PARAMETERS, **parameters}.items()))
+        session.execute(*(f"SET {name} = '{value}'" for name, value in self._own(parameters).items()))
 
     def _is_shared(self, session, pid, login):
         """Whether a second connection is given our server process, or we another from one question to the next."""
@@ -242,7 +247,7 @@ class Database:
         """
         options = [self._own_options()] if self.reach.kind == "url" else []
         if self._startup_options:
-            options += [f"-c {name}={value}" for name, value in {**PARAMETERS, **parameters}.items()]
+            options += [f"-c {name}={value}" for name, value in self._own(parameters).items()]
         return {
             "PGAPPNAME": self.application,
             "PGCLIENTENCODING": "UTF8",
@@ -251,6 +256,10 @@ class Database:
             "PG_COLOR": "never",
             "LC_ALL": "C",
         }
+
+    def _own(self, parameters):
+        """The server settings of a session by name: `parameters` count the most."""
+        return {**PARAMETERS, **self._parameters, **parameters}
 
     def _own_options(self):
         """The user's own options: the URL's count more than the environment's, as libpq has it."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from nself_core.failures import CredentialsRefused, LockHeld, SqlFailure, Unreachable
+from nself_core.failures import CredentialsRefused, DatabaseClosed, LockHeld, SqlFailure, Unreachable
+from nself_core.postgres.maintenance import command_to_open
 
 ServerError = namedtuple(
     "ServerError",
@@ -216,6 +217,12 @@ CHECK_PLACE = "start the stack, or check host, port and database"
 REFUSED_LOGIN = ("authentication failed", "no password supplied", "pg_hba.conf", "permission denied for database")
 
 
+def _closed_database(text):
+    """The name of the database that lets nobody in, where the words of a refused connection say so."""
+    name, found, _ = text.partition('FATAL:  database "')[2].partition('" is not currently accepting connections')
+    return name if found else None
+
+
 def connection_failure(text, where):
     """The failure that psql's or libpq's words about a lost or refused connection mean."""
     lines = [line.strip() for line in text.split("\n")]
@@ -223,6 +230,10 @@ def connection_failure(text, where):
     message = " ".join(told)[:500] or "no answer"
     for prefix in ("psql: error: ", "psql: "):
         message = message[len(prefix):] if message.startswith(prefix) else message
+    if (name := _closed_database(text)) is not None:
+        failure = DatabaseClosed(f"{where}: {message}", f"let connections in again: {command_to_open(name)}")
+        failure.database = name
+        return failure
     low = message.lower()
     unknown_role = 'role "' in low and ("does not exist" in low or "not permitted to log in" in low)
     if unknown_role or any(words in low for words in REFUSED_LOGIN):

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -426,6 +427,160 @@ def test_stopped_container(ready, own_container, phase, end):
     check_next(project, left)
 
 
+# The server dies in the swap, while the database is closed.
+
+
+@pytest.fixture
+def own_plain(new_plain):
+    """A Server of the test's own, whose processes may be killed."""
+    return Server("url-psql", new_plain())
+
+
+@contextlib.contextmanager
+def held_in_the_swap(project, *words, **options):
+    """A command whose swap waits for a lock on the database, which it has closed; gives (process, the swap's pid)."""
+    cluster, name = project.database.server.cluster, project.database.name
+    holder, watching = cluster.connect(), cluster.connect()
+    try:
+        holder.execute(psycopg.sql.SQL("BEGIN; COMMENT ON DATABASE {} IS 'held'").format(psycopg.sql.Identifier(name)))
+        process = project.start("restore", *words, "--force", **options)
+        find = (
+            "SELECT l.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+            "WHERE NOT l.granted AND l.locktype = 'object' AND a.application_name LIKE 'nself-db%'"
+        )
+        wait_until(
+            lambda: watching.execute(find).fetchone() or process.poll() is not None, WAIT, lambda: f"{ours(project)}"
+        )
+        assert process.poll() is None, repr(outcome_of(process))
+        assert not watching.execute(SQL_OPEN, [name]).fetchone()
+        yield process, watching.execute(find).fetchone()["pid"]
+    finally:
+        holder.close()
+        watching.close()
+
+
+def crash_in_the_swap(project, *words):
+    """Kill the program and then the server process that swaps, which restarts the whole server."""
+    cluster = project.database.server.cluster
+    with held_in_the_swap(project, *words) as (process, pid):
+        kill_with_children(process)
+        cluster.kill_backend(pid)
+    outcome_of(process)
+    wait_until(cluster.answers, WAIT)
+    assert not of_server(project, SQL_OPEN, [project.database.name])
+
+
+@pytest.mark.parametrize("words", [["--no-safety-backup"], ["--undo"]], ids=" ".join)
+def test_the_servers_process_is_killed_in_the_swap(ready, own_plain, words):
+    project = ready(own_plain)
+    if words == ["--undo"]:
+        project.run("restore", "--force", "--no-safety-backup").ok()
+    before = beside(project)
+    with held_in_the_swap(project, *words) as (process, pid):
+        own_plain.cluster.kill_backend(pid)
+        outcome = outcome_of(process)
+    assert outcome.code == 2 and "stays as it was" in outcome.err, repr(outcome)
+    assert "Traceback" not in outcome.err
+    assert beside(project) == before
+    check_present(project, 10 if before else 11)
+
+
+def test_what_is_closed_for_a_swap_under_way_is_opened_by_no_other(ready):
+    project = ready("plain-psql")
+    cluster = project.database.server.cluster
+    with project.database.connect() as client:  # which the swap waits for, once it has told it to end
+        pid = client.execute("SELECT pg_backend_pid() AS pid").fetchone()["pid"]
+        cluster.kill_backend(pid, signal.SIGSTOP)
+        try:
+            process = project.start("restore", "--force", "--no-safety-backup")
+            wait_until(lambda: not of_server(project, SQL_OPEN, [project.database.name]), WAIT)
+            outcomes = [project.run("restore", "--force", *words) for words in (["--clean"], ["--no-safety-backup"])]
+        finally:
+            cluster.kill_backend(pid, signal.SIGCONT)
+        outcome_of(process).ok()
+    for outcome in outcomes:
+        assert outcome.code == 4 and "another restore" in outcome.err, repr(outcome)
+    check_present(project, 10)
+
+
+def test_the_server_is_killed_in_the_swap_and_started_anew(ready, own_plain):
+    project = ready(own_plain)
+    with held_in_the_swap(project, "--no-safety-backup") as (process, _):
+        own_plain.kill()
+        time.sleep(2)  # longer than one try takes
+        own_plain.start()
+        outcome = outcome_of(process)
+    assert outcome.code == 2 and "stays as it was" in outcome.err, repr(outcome)
+    assert beside(project) == []
+    check_present(project)
+
+
+def test_the_session_of_the_swap_is_ended(ready):
+    project = ready("plain-psql")
+    with held_in_the_swap(project, "--no-safety-backup") as (process, pid):
+        of_server(project, "SELECT pg_terminate_backend(%s)", [pid])
+        outcome = outcome_of(process)
+    assert outcome.code == 2 and "stays as it was" in outcome.err, repr(outcome)
+    assert beside(project) == []
+    check_present(project)
+
+
+@pytest.mark.parametrize("driver", ["psql", "psycopg"])
+def test_a_swap_whose_end_is_not_heard_of_is_told_as_done(ready, proxy, driver):
+    project = ready(f"plain-{driver}")
+    way = proxy(project.database.server.cluster)
+    url = project.database.server.cluster.url(project.database.name, port=way.port)
+    with held_in_the_swap(project, "--no-safety-backup", env={"NSELF_DB_URL": url}) as (process, _):
+        way.drop_all()
+    outcome = outcome_of(process).ok()
+    assert "the swap was done" in outcome.err, repr(outcome)
+    check_present(project, 10)
+    assert len(beside(project, "before")) == 1 and not beside(project, "restore")
+
+
+@pytest.mark.parametrize("words", [["--no-safety-backup"], ["--undo"], ["--clean"], ["--in-place"]], ids=" ".join)
+def test_the_next_command_opens_what_a_killed_swap_left_closed(ready, own_plain, words):
+    project = ready(own_plain)
+    if words == ["--undo"]:
+        project.run("restore", "--force", "--no-safety-backup").ok()
+    crash_in_the_swap(project, *(words if words == ["--undo"] else ["--no-safety-backup"]))
+    shown = project.run("restore", *words, "--dry-run").ok()
+    assert "let connections into" in shown.out and "ALLOW_CONNECTIONS true" in shown.out
+    assert not of_server(project, SQL_OPEN, [project.database.name])
+    outcome = project.run("restore", *words, "--force").ok()
+    assert "lets connections in again" in outcome.out + outcome.err, repr(outcome)
+    check_present(project, 11 if words in (["--undo"], ["--clean"]) else 10)
+    project.run("restore", "--clean", "--force").ok()
+    assert beside(project) == []
+
+
+def test_every_command_names_the_command_that_opens_it(ready, own_plain, make_database, make_project):
+    project = make_project(make_database(own_plain, 'o\'clock "x" ü'))
+    project.database.admin(FILL)
+    project.run("backup").ok()
+    crash_in_the_swap(project, "--no-safety-backup")
+    cluster = own_plain.cluster
+    place = {"PGHOST": cluster.host, "PGPORT": str(cluster.port)}
+    login = {**os.environ, **place, "PGUSER": cluster.user, "PGPASSWORD": cluster.password}
+    outcomes = [project.run("list", "--json", env={"NSELF_DB_DRIVER": driver}) for driver in ("psql", "psycopg")]
+    assert [outcome.code for outcome in outcomes] == [2, 2]
+    (hint,) = {outcome.json()["error"]["hint"] for outcome in outcomes}
+    command = hint.partition("let connections in again: ")[2]
+    subprocess.run(command, shell=True, check=True, env=login, capture_output=True)
+    project.run("list").ok()
+    project.run("restore", "--clean", "--force").ok()
+
+
+def test_what_somebody_has_closed_on_purpose_stays_closed(ready, own_plain):
+    project = ready(own_plain)
+    of_server(project, f'ALTER DATABASE "{project.database.name}" WITH ALLOW_CONNECTIONS false')
+    for words in ([], ["--undo"], ["--clean"]):
+        outcome = project.run("restore", "--force", *words)
+        assert (outcome.code, "ALLOW_CONNECTIONS true" in outcome.err) == (2, True), repr(outcome)
+    assert not of_server(project, SQL_OPEN, [project.database.name])
+    of_server(project, f'ALTER DATABASE "{project.database.name}" WITH ALLOW_CONNECTIONS true')
+
+
 # Full disks.
 
 
@@ -489,6 +644,29 @@ def test_two_at_once_the_second_is_refused(ready):
         assert len(beside(project)) == 1
     outcome_of(process).ok()
     check_present(project, 10)
+
+
+def test_what_is_set_and_granted_during_the_load_is_kept(ready):
+    project = ready("plain-psql")
+    name, role = f'"{project.database.name}"', f"{project.database.name}_later"
+    look = (
+        "SELECT datdba::regrole::text AS owner, array_to_string(datacl, ' ') AS grants, datconnlimit AS most, "
+        "(SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid AND setrole = 0) AS settings "
+        "FROM pg_database d WHERE datname = %s"
+    )
+    of_server(project, f"CREATE ROLE {role}")
+    try:
+        with held(project, "load") as process:
+            of_server(project, f"ALTER DATABASE {name} OWNER TO {role}; GRANT CREATE ON DATABASE {name} TO PUBLIC")
+            of_server(project, f"ALTER DATABASE {name} SET work_mem = '7MB'")
+            of_server(project, f"ALTER DATABASE {name} CONNECTION LIMIT 77")
+            (before,) = of_server(project, look, [project.database.name])
+        outcome_of(process).ok()
+        (after,) = of_server(project, look, [project.database.name])
+        assert (before["owner"], before["most"], before["settings"]) == (role, 77, ["work_mem=7MB"])
+        assert {**after, "grants": {*after["grants"].split()}} == {**before, "grants": {*before["grants"].split()}}
+    finally:
+        of_server(project, f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP ROLE {role}")
 
 
 def test_forty_clients_write_while_the_databases_swap(ready):
