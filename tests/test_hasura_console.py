@@ -642,6 +642,7 @@ def test_the_browser_is_given_a_file_and_not_the_link(serve, tmp_path):
     assert proxy.write_doorway(str(tmp_path / ".nself")) == path  # over one that was left behind
     Visitor(proxy).enter()
     assert os.listdir(tmp_path / ".nself" / "console") == [".gitignore"]
+    assert (tmp_path / ".nself" / ".gitignore").read_text(encoding="utf-8") == "*\n"
 
 
 @pytest.mark.parametrize("browser", [True, False])
