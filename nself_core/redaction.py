@@ -32,6 +32,8 @@ HARMLESS_ENDS = (
     "_TTL",
     "_TYPE",
 )
+# What others call a secret where nothing stands before the word.
+SECRET_KEYS = ("apikey", "auth", "authorization", "cookie", "jwt", "pass", "pwd", "sig", "signature", "token")
 
 # The patterns are compiled at their first use: most commands write nothing that looks like any of them.
 
@@ -40,6 +42,8 @@ HARMLESS_ENDS = (
 URL_PASSWORD = r"(?<=://)([^\s:/@?#\"']*):(?:([^\s/\"'<>]*)@|(?!\d*[/?#\s])([^\s\"'<>]*)@)"
 # password=... of a conninfo string or a URL's query. With blanks around the sign it would be SQL.
 QUERY_PASSWORD = r"(?i)(?<![a-z])((?:ssl|pg)?pass(?:word|wd)=)('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&;,'\"]+)"
+# A parameter of a URL's query, or of what follows its #.
+PARAMETER = r"(?<=[?&#])([^\s=&#?\"'<>]+)=([^\s&#\"'<>]+)"
 # ALTER ROLE ... PASSWORD '...'
 ROLE_PASSWORD = r"(?is)(\bpassword\s+)(?:(?:e|u&)?'(?:[^'\\]|''|\\.)*'|(\$\w*\$).*?\2)"
 HEADER = (
@@ -55,6 +59,12 @@ def is_secret(name):
     upper = name.upper()
     sounds_secret = upper.endswith(SECRET_ENDS) or any(word in upper for word in SECRET_WORDS)
     return sounds_secret and not upper.endswith(HARMLESS_ENDS)
+
+
+def is_secret_key(name):
+    """The same of a name that others gave, in any spelling: api_key, X-Api-Key, apiKey, token."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-. ]", "_", name)
+    return is_secret(words) or words.lower() in SECRET_KEYS
 
 
 def url_passwords(text):
@@ -78,7 +88,8 @@ class Redactor:
 
     Arguments: `secrets`, the values known to be secret, each found as it is, percent-encoded, and as it stands
     inside SQL and JSON strings; values of fewer than four characters are not looked for. Passwords in URLs and
-    conninfo strings, `PASSWORD '...'` of a role, and the headers that carry credentials go by their place.
+    conninfo strings, parameters of a URL, `PASSWORD '...'` of a role, and the headers that carry credentials go by
+    their place.
     """
 
     def __init__(self, secrets=()):
@@ -101,11 +112,19 @@ def _by_place(text):
     if "pass" in lowered:
         text = re.sub(QUERY_PASSWORD, rf"\1{MASK}", text)
         text = re.sub(ROLE_PASSWORD, rf"\1'{MASK}'", text)
+    if "=" in text and any(mark in text for mark in "?&#"):
+        text = re.sub(PARAMETER, _masked_parameter, text)
     if "x-hasura-a" in lowered or "authorization" in lowered or "x-amz-s" in lowered:
         text = re.sub(HEADER, rf"\1{MASK}", text)
     if "age-secret-key-" in lowered:
         text = re.sub(AGE_KEY, MASK, text)
     return text
+
+
+def _masked_parameter(match):
+    name = _percent_decoded(match[1])
+    # `?key=` is how Google's interfaces are called; elsewhere the word is too common.
+    return f"{match[1]}={MASK}" if is_secret_key(name) or name.lower() == "key" else match[0]
 
 
 def _parts(secret):

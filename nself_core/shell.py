@@ -291,7 +291,7 @@ def write_password(path, password):
         _write_whole(path, password + "\n")
         ignore = os.path.join(folder, ".gitignore")
         if not os.path.exists(ignore):
-            _write_whole(ignore, "reader-*\n")
+            _write_whole(ignore, "*\n")  # all of it: what Hasura's commands keep there is no part of a commit either
     except OSError as error:
         raise Failure(f"{path} cannot be written: {error.strerror}") from None
 

@@ -272,8 +272,11 @@ def test_a_proxys_page_is_no_engine(engine, status):
 
 
 def test_the_headers_of_others_are_in_no_failure(engine):
-    headers = [{"name": "authorization", "value": "Bearer t0ken"}, {"name": "x", "value_from_env": "X"}]
-    lost = {**LOST, "definition": {"name": "pay", "definition": {"url": "http://pay", "headers": headers}}}
+    headers = [{"name": "authorization", "value": "Bearer t0ken"}, {"name": "x", "value_from_env": "X"},
+               {"name": "y", "values": "t0ken"}, {"name": "z", "value": ["t0ken"]}, "t0ken"]
+    connection = {"connection_info": {"database_url": "postgres://u:t0ken@h/d", "ssl_configuration": {"a": "t0ken"}}}
+    lost = {**LOST, "definition": {"name": "pay", "configuration": connection,
+                                   "definition": {"url": "http://pay", "headers": headers}}}  # fmt: skip
     api, _ = engine(refusal("unexpected", "cannot continue due to inconsistent metadata", internal=[lost]))
     with pytest.raises(MetadataInconsistent) as caught:
         api.replace_metadata(DOCUMENT)

@@ -111,7 +111,7 @@ def test_the_link_of_a_browser_that_is_in_does_not_work_again_either(visit):
     assert visit.ask("GET", "/console").status == 200
 
 
-@pytest.mark.parametrize("path", ["/?token=", "/?token=" + "0" * 48, "/?token=ü", "/?x=1"])
+@pytest.mark.parametrize("path", ["/?entry=", "/?entry=" + "0" * 48, "/?entry=ü", "/?x=1"])
 def test_another_token_lets_nobody_in(serve, path):
     proxy = serve()
     assert Visitor(proxy).ask("GET", path.replace("ü", "%C3%BC")).status == 403
@@ -440,11 +440,11 @@ class Running:
     def __init__(self, project, *arguments, **options):
         self.process = project.start("hasura", "console", *arguments, **options)
         self.said = ""
-        while "token=" not in self.said:
+        while "entry=" not in self.said:
             line = self.process.stderr.readline()
             assert line, self.said
             self.said += line
-        (self.link,) = re.findall(r"http://127\.0\.0\.1:\d+/\?token=\w+", self.said)
+        (self.link,) = re.findall(r"http://127\.0\.0\.1:\d+/\?entry=\w+", self.said)
         self.port = int(self.link.split(":")[2].partition("/")[0])
 
     def end(self, number=signal.SIGINT):
@@ -523,7 +523,7 @@ def test_an_engine_that_has_gone_meanwhile_is_a_warning(console, project):
 
 def test_it_ends_by_itself_when_idle(project):
     outcome = project.run("hasura", "console", "--no-browser", "--port", "0", "--idle", "0.3", timeout=30).ok()
-    assert "token=" in outcome.err
+    assert "entry=" in outcome.err
 
 
 def test_a_port_that_is_wanted_and_taken_is_usage(project):
@@ -642,6 +642,7 @@ def test_the_browser_is_given_a_file_and_not_the_link(serve, tmp_path):
     assert proxy.write_doorway(str(tmp_path / ".nself")) == path  # over one that was left behind
     Visitor(proxy).enter()
     assert os.listdir(tmp_path / ".nself" / "console") == [".gitignore"]
+    assert (tmp_path / ".nself" / ".gitignore").read_text(encoding="utf-8") == "*\n"
 
 
 @pytest.mark.parametrize("browser", [True, False])
@@ -655,7 +656,7 @@ def test_what_opens_the_browser_is_tried_once_and_the_link_is_printed_anyway(pro
     if not browser:
         project.write(".nself", "no folder\n")  # so the page that leads there cannot be written
     outcome = project.run("hasura", "console", "--port", "0", "--idle", "0.3", env=env).ok()
-    assert "token=" in outcome.err
+    assert "entry=" in outcome.err
     assert ("in your browser" in outcome.err) == browser
 
 

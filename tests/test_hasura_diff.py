@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from nself_core.hasura.diff import find_changes, graphql_tokens
 from nself_core.hasura.diff_report import report_lines
 from nself_core.hasura.identity import identity_path, index_path
-from nself_core.hasura.objects import below, kind_of, root
+from nself_core.hasura.merge import merge
+from nself_core.hasura.objects import GUARDED, OBJECTS, Spec, below, keys_of, kind_of, root
 
 DOCUMENTS = [document for _name, document in golden_documents()]
 needs_goldens = pytest.mark.skipif(not DOCUMENTS, reason="upstream's documents are not at hand")
@@ -345,6 +346,151 @@ def test_a_secret_that_differs_is_told_as_changed():
     assert change.path == ("remote_schemas", "r", "definition", "headers", "x-hasura-admin-secret", "value")
     assert change[1:4] == ("changed", "********", "********")
     assert report_lines([change])[1].endswith("(the value differs)")
+
+
+# Of each place, a document that has something there.
+
+
+def with_source(configuration):
+    return {"version": 3, "sources": [{"name": "d", "kind": "postgres", "tables": [], "configuration": configuration}]}
+
+
+def with_connection(info):
+    return with_source({"connection_info": info})
+
+
+def with_schema(headers):
+    return {"remote_schemas": [{"name": "r", "definition": {"url": "http://x", "headers": headers}}]}
+
+
+HEADER_LISTS = {
+    "remote schema": with_schema,
+    "action": lambda headers: {"actions": [{"name": "a", "definition": {"handler": "h", "headers": headers}}]},
+    "cron trigger": lambda headers: {"cron_triggers": [{"name": "c", "headers": headers}]},
+    "event trigger": lambda headers: with_table(event_triggers=[{"name": "e", "headers": headers}]),
+    "input": lambda headers: with_table(insert_permissions=[{"role": "u", "permission": {
+        "check": {}, "validate_input": {"type": "http", "definition": {"url": "http://x", "headers": headers}}}}]),
+    "exporter": lambda headers: {"opentelemetry": {"exporter_otlp": {"headers": headers}}},
+}  # fmt: skip
+
+
+def planted(value):
+    """A document for each place of a header or a connection, with `value` there, by the place's name."""
+    headers = {
+        "value": {"name": "n", "value": value}, "misspelled": {"name": "n", "values": value},
+        "beside": {"name": "n", "value": "x", "note": value}, "from env": {"name": "n", "value_from_env": [value]},
+        "name": {"name": {"n": value}}, "key": {"k": value}, "bare": value,
+    }  # fmt: skip
+    transforms = {
+        "added": {"request_headers": {"add_headers": {"k": value}}},
+        "no list": {"request_headers": {"add_headers": value}},
+        "removed": {"request_headers": {"remove_headers": {"k": value}}},
+        "no headers": {"request_headers": value},
+        "parameters": {"query_params": {"api_token": value}},
+    }
+    places = {f"headers of {owner}": made(value) for owner, made in HEADER_LISTS.items()}
+    for owner, made in HEADER_LISTS.items():
+        places |= {f"header of {owner}, {name}": made([entry]) for name, entry in headers.items()}
+    for name, transform in transforms.items():
+        definition = {"handler": "h", "request_transform": transform}
+        places[f"transform, {name}"] = {"actions": [{"name": "a", "definition": definition}]}
+    for key in ("sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "unheard_of"):
+        places[f"ssl {key}"] = with_connection({"ssl_configuration": {key: value}})
+    for key in ("database_url", "connection_string", "ssl_configuration", "unheard_of"):
+        places[f"connection {key}"] = with_connection({key: value})
+    for key in ("read_replicas", "connection_set", "connection_template", "unheard_of"):
+        places[f"configuration {key}"] = with_source({"connection_info": {}, key: value})
+    return {
+        **places,
+        "configuration": with_source(value),
+        "connection": with_connection(value),
+        "replica": with_source({"read_replicas": [value]}),
+        "member": with_source({"connection_set": [{"name": "m", "connection_info": value}]}),
+        "bare member": with_source({"connection_set": [value]}),
+        "parameters": with_connection({"database_url": {"connection_parameters": {"password": value}}}),
+        "no parameters": with_connection({"database_url": {"connection_parameters": [value]}}),
+        "account": with_source({"service_account": {"private_key": value}, "datasets": [], "project_id": 1}),
+        "agent": with_source({"value": {"connection": value}}),
+        "agent template": with_source({"value": {}, "template": value}),
+        "environment": with_connection({"database_url": {"from_env": [value]}}),
+    }
+
+
+PLACES = sorted(planted("x"))
+# What may stand there instead of a text.
+NESTED = [lambda secret: secret, lambda secret: [secret], lambda secret: {"a": secret}, lambda secret: [[secret]],
+          lambda secret: {"a": [{"b": secret}, 1]}, lambda secret: f"http://u:{secret}@h/x?y=z#{secret}"]  # fmt: skip
+PLANTED = st.from_regex(r"[A-Za-z0-9]{12,40}", fullmatch=True) | st.integers(10**12, 10**30)
+
+
+def said_of(local, live):
+    changes = find_changes(local, live)
+    conflicts = merge({}, local, live)[1]
+    rows = [item._asdict() for item in (*changes, *conflicts)]
+    return changes, json.dumps(rows) + "\n".join(report_lines(changes))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_secret_of_a_header_or_a_connection_is_shown_whatever_its_form(place):
+    for nested in NESTED:
+        check_masking(place, nested, "hunter2hunter2", "swordfish77")
+        check_masking(place, nested, 4711471147114711, "swordfish77")
+
+
+@given(st.sampled_from(PLACES), st.sampled_from(NESTED), PLANTED, PLANTED)
+@settings(max_examples=150, deadline=None)
+def test_no_secret_of_a_header_or_a_connection_is_shown_whatever_its_text(place, nested, one, other):
+    if one != other:
+        check_masking(place, nested, one, other)
+
+
+def check_masking(place, nested, one, other):
+    secrets = [str(one), str(other)]
+    local, live, nothing = (planted(nested(value))[place] for value in (one, other, "x"))
+    for sides in ((local, live), (local, {}), ({}, live), (local, nothing), (nothing, live)):
+        changes, said = said_of(*sides)
+        assert changes and "********" in said, said
+        assert not [secret for secret in secrets if secret in said], said
+    changes = find_changes(local, live)
+    # An entry that nothing names is taken away and another one added.
+    is_named = not any(step.startswith("#") for change in changes for step in change.path)
+    assert [change.change for change in changes] == (["changed"] if is_named else ["added", "removed"])
+
+
+def test_every_list_of_headers_has_a_place_above_and_every_object_with_a_secret_is_guarded():
+    with_headers = {name for name in OBJECTS if any(spec.name == "headers" for spec in keys_of(name).values())}
+    assert with_headers == {"validate_definition", "event_trigger", "schema_definition", "action_definition",
+                            "cron_trigger", "otlp_exporter"}  # fmt: skip
+    assert len(HEADER_LISTS) == len(with_headers)
+    specs = [(name, kind) for name in OBJECTS for spec in keys_of(name).values() for kind in spec.kinds]
+    forms = [(name, kind.item.kinds[0].form if isinstance(kind.item, Spec) else kind.form) for name, kind in specs]
+    secretive = {name for name, form in forms if form in ("secret", "opaque")}
+    assert secretive <= {*GUARDED}
+
+
+def test_what_is_harmless_beside_secrets_is_shown():
+    info = {"database_url": {"from_env": "PG_URL"}, "isolation_level": "serializable", "pool_settings": {"retries": 3},
+            "ssl_configuration": {"sslmode": "verify-full", "sslkey": {"from_env": "SSL_KEY"}}}  # fmt: skip
+    headers = [{"name": "x-key", "value_from_env": "X_KEY"}]
+    for document in (with_connection(info), with_schema(headers)):
+        assert "********" not in said_of(document, {})[1]
+    parameters = {"host": "db", "port": 5432, "username": "app", "password": "hunter2"}
+    (change,) = find_changes(
+        with_connection({"database_url": {"connection_parameters": parameters}}), {"version": 3}
+    )
+    shown = change.local["configuration"]["connection_info"]["database_url"]["connection_parameters"]
+    assert shown == {**parameters, "password": "********"}
+
+
+def test_a_filter_on_a_column_whose_name_sounds_secret_is_shown():
+    local, live = (with_table(select_permissions=[rule(filter={"_and": [{"api_token": {"_eq": name}}]})])
+                   for name in ("X-Hasura-Token", "X-Hasura-User"))  # fmt: skip
+    assert told(local, live) == [("changed", "_eq", "X-Hasura-Token", "X-Hasura-User")]
+
+
+def test_a_secret_in_a_url_is_one_change():
+    local, live = ({"cron_triggers": [{"name": "c", "webhook": f"http://x/y?a=1&api_key={key}"}]} for key in "xy")
+    assert told(local, live) == [("changed", "webhook", *["http://x/y?a=1&api_key=********"] * 2)]
 
 
 # What is said.

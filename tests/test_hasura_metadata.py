@@ -453,6 +453,36 @@ def test_an_edit_that_git_does_not_list_is_not_overwritten(plain_project, engine
     assert (plain_project.root / copy).read_text() == mine
 
 
+def test_an_edit_is_not_overwritten_in_a_hook_of_git_either(plain_project, engine):
+    """git tells a hook where the repository is, from the folder that the hook is run in."""
+    commit(plain_project)
+    path = plain_project.root / POSTS_FILE
+    path.write_text(path.read_text().replace("- title", "- body # mine"))
+    for variables in ({"GIT_DIR": ".git"}, {"GIT_DIR": ".git", "GIT_WORK_TREE": ".", "GIT_INDEX_FILE": ".git/index"}):
+        assert checked(plain_project, EXPORT, "--dry-run", env=variables).code == 4
+    assert "# mine" in path.read_text()
+
+
+def test_in_a_bare_repository_there_is_nothing_to_refuse(plain_project, engine):
+    """A project may stand in one: a copy is kept of what no git can tell."""
+    git(plain_project, "init", "-q", "--bare")
+    replace(engine, document(table("authors"), table("posts", select_permissions=[permission("user", "id")])))
+    data = checked(plain_project, EXPORT).ok().json()["data"]
+    assert (data["written"], len(data["copies"])) == ([POSTS_FILE], 1)
+    outcome = plain_project.run("hasura", "git", "status", "--json")
+    assert (outcome.code, outcome.json()["error"]["hint"]) == (1, "make one: git init")
+
+
+def test_secrets_of_a_tree_stand_in_nothing_that_is_said(plain_project, engine):
+    schema = "- name: pay\n  definition:\n    url: http://h/p?api_key=hunter2\n    headers:\n      - hunter2\n"
+    plain_project.write(f"{METADATA}/remote_schemas.yaml", schema + "      - {name: k, values: hunter2}\n")
+    for words in (DIFF, ("hasura", "metadata", "apply", "--dry-run"), ("hasura", "git", "push", "--dry-run")):
+        for more in ((), ("--json",), ("--verbose",)):
+            outcome = plain_project.run(*words, *more)
+            assert "hunter2" not in outcome.out + outcome.err
+            assert "********" in outcome.out + outcome.err
+
+
 @pytest.mark.parametrize("before", [link_file, link_folder], ids=["file link", "folder link"])
 def test_what_is_committed_behind_a_link_is_overwritten(plain_project, engine, before):
     before(plain_project)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 from bed.hasura_material import GOLDEN, REAL, cases, recorded_json, without_nothing, write_tree
@@ -12,7 +15,7 @@ from bed.projects import REPOSITORY
 
 from nself_core.failures import FileFailure, Unreachable
 from nself_core.hasura.project import find_metadata
-from nself_core.hasura.tree import read_tree
+from nself_core.hasura.tree import read_text, read_tree
 from nself_core.settings import load_settings
 
 DATABASES = """\
@@ -425,6 +428,58 @@ def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path, data, line, 
     found = failure(tmp_path, {"cron_triggers.yaml": data})
     assert (found.file, found.line) == (str(tmp_path / "cron_triggers.yaml"), line)
     assert said in found.message
+
+
+@contextmanager
+def within(seconds):
+    """Let what takes longer fail, also where it waits for the system."""
+
+    def give_up(*_):
+        raise TimeoutError(f"this took more than {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def make_socket(path):
+    """A socket whose path may be long."""
+    with socket.socket(socket.AF_UNIX) as made:
+        before = os.getcwd()
+        os.chdir(os.path.dirname(path))
+        try:
+            made.bind(os.path.basename(path))
+        finally:
+            os.chdir(before)
+
+
+@pytest.mark.parametrize("file", ["cron_triggers.yaml", "version.yaml", "databases/databases.yaml", "actions.graphql",
+                                  "databases/default/tables/public_posts.yaml"])  # fmt: skip
+@pytest.mark.parametrize(("make", "said"), [(os.mkfifo, "no regular file"), (os.mkdir, "Is a directory"),
+                                            (make_socket, "cannot be read")])  # fmt: skip
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, file, make, said):
+    write_tree(tmp_path, CANONICAL)
+    path = tmp_path / file
+    path.unlink(missing_ok=True)
+    make(str(path))
+    with within(10), pytest.raises(FileFailure) as caught:
+        read_tree(str(tmp_path), 3)
+    if "tables" in file:  # what includes it is told
+        assert caught.value.message == "the include of public_posts.yaml leads to no file"
+    else:
+        assert caught.value.file == str(path)
+        assert said in caught.value.message
+
+
+def test_a_device_is_not_read():
+    for device in ("/dev/tty", "/dev/null"):
+        with within(10), pytest.raises(FileFailure) as caught:
+            read_text(device)
+        assert caught.value.file == device
 
 
 @pytest.mark.parametrize(("text", "line", "said"), [

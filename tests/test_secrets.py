@@ -143,7 +143,7 @@ def test_the_readers_password_is_in_a_private_file_alone(owner, secret):
         password = before.read_text(encoding="utf-8").strip()
         assert len(password) >= 32
         assert stat.S_IMODE(before.stat().st_mode) == 0o600
-        assert "reader-*" in (before.parent / ".gitignore").read_text(encoding="utf-8")
+        assert (before.parent / ".gitignore").read_text(encoding="utf-8") == "*\n"
         assert leaks == set()
         outcome = owner.run("shell", "--command", "SELECT current_user", "--verbose", "--json").ok()
         assert outcome.json()["data"]["rows"] == [["nself_reader"]]

@@ -7,8 +7,9 @@ Every request of the metadata API is a POST of {"type", "version", "args"} to /v
 from __future__ import annotations
 
 from nself_core.failures import CheckFailed, CredentialsRefused, Failure, Unreachable
+from nself_core.hasura.masking import masked
+from nself_core.hasura.objects import spec_of
 from nself_core.http import json_request, redact
-from nself_core.redaction import MASK
 
 # Paths that people give with the endpoint because a browser or a client of the API wants them.
 FOREIGN_PATHS = ("/v1/graphql", "/v1/metadata", "/console")
@@ -172,7 +173,7 @@ class HasuraApi:
         if answer.status in (502, 503, 504):
             return Unreachable(f"Hasura at {self.endpoint} is not ready: {message}")
         where = f" at {error['path']}" if error.get("path") not in (None, "$") else ""
-        internal = without_header_values(error.get("internal"))
+        internal = without_secrets(error.get("internal"))
         data = {"hasura_code": code, "path": error.get("path"), "internal": internal}
         return _kind_of_refusal(answer.status, error)(f"Hasura refused {request_type}: {message}{where}", data=data)
 
@@ -188,19 +189,17 @@ def _kind_of_refusal(status, error):
     return MetadataRefused
 
 
-def without_header_values(value):
-    """`value` with the text of each HTTP header masked that metadata sends to others: it is a key as often as not."""
+# Keys under which an object of the metadata has what it sends to others, and where it connects; objects.py knows them.
+TELLING = ("headers", "request_headers", "connection_info")
+
+
+def without_secrets(value):
+    """`value`, of an error of the engine, without the headers and connections that objects of the metadata have."""
     if isinstance(value, list):
-        return [without_header_values(item) for item in value]
+        return [without_secrets(item) for item in value]
     if not isinstance(value, dict):
         return value
-    masked = {name: without_header_values(item) for name, item in value.items()}
-    headers = masked.get("headers")
-    if isinstance(headers, list):
-        masked["headers"] = [
-            {**item, "value": MASK} if isinstance(item, dict) and "value" in item else item for item in headers
-        ]
-    return masked
+    return {key: masked(spec_of(key), item) if key in TELLING else without_secrets(item) for key, item in value.items()}
 
 
 def _base(endpoint):

@@ -16,6 +16,7 @@ from nself_core.failures import CheckFailed, Failure, UsageFailure
 from nself_core.hasura import console_gate
 from nself_core.hasura.api import HasuraApi
 from nself_core.hasura.reach import find_engine
+from nself_core.hasura.synced import make_own_folder
 from nself_core.output import Report
 from nself_core.plan import Plan, Step
 
@@ -141,7 +142,7 @@ def _open_doorway(proxy, folder):
     """Open a browser at a page that leads to the link; false where that cannot be written, or there is none."""
     try:
         return open_browser(proxy.write_doorway(folder))
-    except OSError:
+    except (OSError, Failure):
         return False
 
 
@@ -199,8 +200,8 @@ class Proxy:
 
     @property
     def link(self):
-        """The address that lets one browser in, once."""
-        return f"http://{ADDRESS}:{self.port}/?token={self._token}"
+        """The address that lets one browser in, once; a parameter named `token` would be masked where it is told."""
+        return f"http://{ADDRESS}:{self.port}/?entry={self._token}"
 
     def start(self):
         """Serve, in threads."""
@@ -252,6 +253,7 @@ class Proxy:
 
         A browser's arguments can be read by everybody on this computer; so they name a file, and not the link.
         """
+        make_own_folder(folder)
         place = os.path.join(folder, "console")
         os.makedirs(place, mode=0o700, exist_ok=True)
         with open(os.path.join(place, ".gitignore"), "w", encoding="utf-8") as file:

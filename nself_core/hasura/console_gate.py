@@ -102,11 +102,11 @@ def cookies(headers, name):
 
 
 def token_of(target):
-    """The token in a request for the link's own path, `/?token=…`; None for any other request."""
+    """The token in a request for the link's own path, `/?entry=…`; None for any other request."""
     path, _, query = target.partition("?")
-    if path != "/" or not query.startswith("token="):
+    if path != "/" or not query.startswith("entry="):
         return None
-    return query[len("token=") :]
+    return query[len("entry=") :]
 
 
 def headers_to_engine(headers, secret, host, is_upgrade=False):

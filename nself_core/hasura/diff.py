@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import namedtuple
 
 from nself_core.hasura.identity import entry_names, is_flat
-from nself_core.hasura.objects import ABSENT, UNKNOWN, below, canonical, keys_of, kind_of, root, sounds_secret
-from nself_core.redaction import MASK, redact
+from nself_core.hasura.masking import masked
+from nself_core.hasura.objects import ABSENT, ANY, below, canonical, keys_of, kind_of, root
 
 ADDED, REMOVED, CHANGED = "added", "removed", "changed"
 
@@ -57,8 +57,8 @@ def _shown(change):
     return Change(
         change.path,
         REMOVED if change.local is ABSENT else ADDED if change.live is ABSENT else CHANGED,
-        masked(change.spec, change.local, change.path),
-        masked(change.spec, change.live, change.path),
+        masked(change.spec, change.local),
+        masked(change.spec, change.live),
         change.place,
     )
 
@@ -74,7 +74,7 @@ def differences(spec, local, live):
         if pair.local is ABSENT or pair.live is ABSENT:
             yield pair
         # What has no known form is gone into at once: to look first, at each of its levels, takes the square of them.
-        elif pair.spec is UNKNOWN or not same(pair.local, pair.live):
+        elif pair.spec.kinds == ANY.kinds or not same(pair.local, pair.live):
             inner = _inner(pair)
             if inner is None:
                 yield pair
@@ -214,33 +214,3 @@ def _counts(token):
 
 def _block(token):
     return '"""' + "\n".join(line.strip() for line in token[3:-3].strip().splitlines())
-
-
-# Without secrets.
-
-# What stands deeper inside a value than so many levels is not shown: nobody reads it, and it must not end the program.
-DEEPEST = 60
-
-
-def masked(spec, value, path=(), depth=0):
-    """A copy of a value of `spec` without its secrets; None for ABSENT.
-
-    Arguments: `path`, the identity path it stands at, where that is known. Headers' values, connection strings and
-    passwords become a mask, and so do texts under a key that sounds secret, in what the schema leaves open. Of other
-    texts it is what redaction knows.
-    """
-    if value is ABSENT:
-        return None
-    if isinstance(value, (dict, list)) and depth > DEEPEST:
-        return "..."
-    if isinstance(value, dict):
-        return {key: masked(below(spec, value, key), item, (str(key),), depth + 1) for key, item in value.items()}
-    if isinstance(value, list):
-        return [masked(below(spec, value, index), item, path, depth + 1) for index, item in enumerate(value)]
-    return _masked_text(spec, value, path) if isinstance(value, str) else value
-
-
-def _masked_text(spec, text, path):
-    kind = kind_of(spec, text)
-    name = next((step for step in reversed(path) if not step.isdigit()), "") if spec is UNKNOWN else ""
-    return MASK if (kind is not None and kind.form == "secret") or sounds_secret(name) else redact(text)

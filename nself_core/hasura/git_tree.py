@@ -10,6 +10,14 @@ from nself_core.failures import CheckFailed, FileFailure, Unreachable
 
 GIT_SECONDS = 120
 
+# What says which repository git is to work on, as a hook of it is told: `git rev-parse --local-env-vars` names them.
+# Settings are not among them (GIT_CONFIG_COUNT, GIT_CONFIG_PARAMETERS): safe.directory may come by these.
+LOCAL_VARIABLES = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_DIR", "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE", "GIT_WORK_TREE",
+)  # fmt: skip
+
 # Of git status' two letters (index, working tree); the first that fits.
 STATES = (
     ("??", "untracked"),
@@ -42,13 +50,11 @@ def find_repository(path):
         return None
     folder, name = os.path.split(path) if os.path.isfile(path) else (path, None)
     found = _git(_existing(folder), "rev-parse", "--is-inside-work-tree", "--show-toplevel")
-    if found.code:
-        if "not a git repository" in found.err:
-            return None
-        raise _git_failure(found)
     inside, _, top = found.out.partition("\n")
-    if inside != "true":
+    if inside == "false" or "not a git repository" in found.err:  # in a bare repository git fails after the first
         return None
+    if found.code:
+        raise _git_failure(found)
     top = top.removesuffix("\n")
     inner = os.path.relpath(os.path.realpath(folder), os.path.realpath(top))
     return Repository(folder, name, top, "" if inner == "." else inner.replace(os.sep, "/") + "/")
@@ -72,7 +78,7 @@ def _existing(folder):
 
 def _git(folder, *arguments, env=None, input=None):
     """Run git in a folder; it takes no lock that it can do without, and runs no program that watches files."""
-    settings = {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(env or {})}
+    settings = {**dict.fromkeys(LOCAL_VARIABLES), "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(env or {})}
     argv = ["git", "--literal-pathspecs", "-c", "core.fsmonitor=false", *arguments]
     return processes.run(argv, processes.child_env(settings), input, GIT_SECONDS, cwd=folder)
 
@@ -91,7 +97,8 @@ def _git_failure(done):
 def changed_files(repository):
     """Which files of the tree are not as HEAD has them: {path relative to the tree: state}.
 
-    A state is untracked, ignored, conflicted, deleted, added or modified.
+    A state is untracked, ignored, conflicted, deleted, added or modified. Of a submodule both are told: itself, which
+    is not at the commit of HEAD or not clean, and the files in it.
     """
     words = ("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--ignored=traditional")
     if not os.path.isdir(repository.folder):
@@ -103,8 +110,19 @@ def changed_files(repository):
     for entry in filter(None, text.split("\0")):
         file = entry[3:]
         if file.startswith(repository.prefix):
-            found[file[len(repository.prefix) :]] = _state(entry[:2])
+            found[file[len(repository.prefix) :].rstrip("/")] = _state(entry[:2])
+    for file in [*found]:
+        found |= _changed_within(repository, file)
     return found
+
+
+def _changed_within(repository, file):
+    """The same of a submodule or another repository in the tree, of which git says only that there is something."""
+    folder = os.path.join(repository.folder, *file.split("/"))
+    inner = find_repository(folder) if file and os.path.lexists(os.path.join(folder, ".git")) else None
+    if inner is None or inner.prefix:  # what is called .git there is no repository
+        return {}
+    return {f"{file}/{name}": state for name, state in changed_files(inner).items()}
 
 
 def _state(letters):
@@ -115,30 +133,50 @@ def committed_files(repository, files):
     """Those of the tree's files whose text, as it is now, HEAD has; a symbolic link counts as what it leads to.
 
     Argument: `files`, their paths relative to the tree. What git cannot confirm is not among them: status is not asked,
-    as it is silent on files that it was told to overlook and on those of a repository within this one.
+    as it is silent on files that it was told to overlook. Of a file in a submodule, or in another repository within the
+    work tree, the HEAD of that one is asked.
     """
-    top = os.path.realpath(repository.top)
     paths = {file: os.path.realpath(os.path.join(repository.folder, *file.split("/"))) for file in files}
+    tops = _nearest_tops(os.path.realpath(repository.top), paths.values())
+    found = set()
+    for top in dict.fromkeys(tops.values()):
+        inner = {file: path for file, path in paths.items() if tops.get(os.path.dirname(path)) == top}
+        found |= _committed(top, inner)
+    return found
+
+
+def _nearest_tops(top, paths):
+    """The root of the innermost work tree around each folder of `paths`: {folder: root}; none outside of `top`."""
+    found: dict = {}
+    for folder in dict.fromkeys(map(os.path.dirname, paths)):
+        root = folder
+        while root != top and root != os.path.dirname(root) and not os.path.lexists(os.path.join(root, ".git")):
+            root = os.path.dirname(root)
+        if os.path.commonpath((root, top)) == top:
+            found[folder] = root
+    return found
+
+
+def _committed(top, paths):
+    """Those of the files of one work tree, {file: path}, that are as its HEAD has them."""
     names = {file: os.path.relpath(path, top).replace(os.sep, "/") for file, path in paths.items()}
     names = {file: name for file, name in names.items() if _is_nameable(name)}
-    asked = _lines(repository, [f"HEAD:{name}" for name in names.values()], "cat-file", "--batch-check")
+    asked = _lines(top, [f"HEAD:{name}" for name in names.values()], "cat-file", "--batch-check")
     heads = {file: line.split(" ")[0] for file, line in zip(names, asked) if " blob " in line}
     # HEAD may have it as it is, where git would store it with other line ends.
-    filtered, plain = _hashes(repository, names, heads), _hashes(repository, names, heads, "--no-filters")
+    filtered, plain = _hashes(top, names, heads), _hashes(top, names, heads, "--no-filters")
     return {file for file, head in heads.items() if head in (filtered.get(file), plain.get(file))}
 
 
 def _is_nameable(name):
-    """Whether a path relative to the work tree's root is within it, and fits a line of UTF-8."""
-    if name.split("/")[0] == ".." or "\n" in name:
-        return False
-    return name.isascii() or name == name.encode("utf-8", "replace").decode()
+    """Whether a path fits a line of UTF-8."""
+    return "\n" not in name and (name.isascii() or name == name.encode("utf-8", "replace").decode())
 
 
-def _hashes(repository, names, files, *options):
+def _hashes(top, names, files, *options):
     """The object name that each file would have: {file: object name}; empty where git cannot tell of all."""
     quoted = [_quoted(names[file]) for file in files]
-    return dict(zip(files, _lines(repository, quoted, "hash-object", "--stdin-paths", *options)))
+    return dict(zip(files, _lines(top, quoted, "hash-object", "--stdin-paths", *options)))
 
 
 def _quoted(name):
@@ -146,11 +184,11 @@ def _quoted(name):
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _lines(repository, lines, *words):
+def _lines(top, lines, *words):
     """What git answers to each of the lines; nothing where it fails with one."""
     if not lines:
         return []
-    done = _git(repository.top, *words, input="".join(f"{line}\n" for line in lines))
+    done = _git(top, *words, input="".join(f"{line}\n" for line in lines))
     answers = done.out.removesuffix("\n").split("\n")
     return answers if done.code == 0 and len(answers) == len(lines) else []
 

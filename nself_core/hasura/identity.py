@@ -29,7 +29,8 @@ def entry_names(kind, items):
 def entry_name(key, item):
     """The name of one entry of a list whose entries `key` identifies ("" for plain values), alone."""
     value = item.get(key) if isinstance(item, dict) and key else item
-    name = qualified_text(value) if key in QUALIFIED else value
+    # A plain text where a mapping belongs is no name: in a header's place it is as often a secret.
+    name = qualified_text(value) if key in QUALIFIED else value if isinstance(item, dict) or not key else None
     if not isinstance(name, str):
         return "#" + _digest(item)
     return f"{name}:{item['suffix']}" if key == "host" and isinstance(item, dict) and item.get("suffix") else name

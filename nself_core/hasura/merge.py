@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from nself_core.hasura.diff import alike, masked, same
+from nself_core.hasura.diff import alike, same
 from nself_core.hasura.identity import entry_names, index_path
-from nself_core.hasura.objects import ABSENT, UNKNOWN, canonical, keys_of, kind_of, root
+from nself_core.hasura.masking import masked
+from nself_core.hasura.objects import ABSENT, canonical, key_of, kind_of, root
 
 Conflict = namedtuple("Conflict", "path base ours theirs place")
 Conflict.__doc__ = """One thing that both sides changed, each in its own way; one side may have removed it.
@@ -45,7 +46,7 @@ def merge(base, ours, theirs):
 
 def _shown(conflict, document):
     path, spec, sides = conflict
-    base, ours, theirs = (masked(spec, value, path) for value in sides)
+    base, ours, theirs = (masked(spec, value) for value in sides)
     return Conflict(path, base, ours, theirs, index_path(document, path))
 
 
@@ -56,7 +57,7 @@ def _merged(spec, sides, path, conflicts):
         return chosen[0]
     forms = Sides(*(_form(spec, value) for value in sides))
     kind = kind_of(spec, forms.ours)
-    if spec is UNKNOWN or kind is None or kind != kind_of(spec, forms.theirs) or not _has_parts(kind, forms.base):
+    if kind is None or kind != kind_of(spec, forms.theirs) or not _has_parts(kind, forms.base):
         conflicts.append((path, spec, sides))
         return sides.ours
     merged = (_merged_set if kind.form == "set" else _merged_mapping)(kind, forms, path, conflicts)
@@ -99,10 +100,9 @@ def _chosen(spec, sides):
 
 def _merged_mapping(kind, sides, path, conflicts):
     base, ours, theirs = (value if isinstance(value, dict) else {} for value in sides)
-    keys = keys_of(kind.item) if kind.form == "object" else {}
     merged = {}
     for key in {**ours, **theirs, **base}:
-        spec = keys.get(key, UNKNOWN) if kind.form == "object" else kind.item
+        spec = key_of(kind.item, key) if kind.form == "object" else kind.item
         parts = Sides(*(side.get(key, ABSENT) for side in (base, ours, theirs)))
         value = _merged(spec, parts, (*path, str(key)), conflicts)
         if value is not ABSENT:

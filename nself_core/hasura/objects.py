@@ -12,7 +12,7 @@ from functools import cache
 # How a kind is written: text number boolean any; name of an object or of FORMS below; "literal"; {x: key} a set of x
 # by what identifies them, {x} a set of plain values, [x] an ordered list, [x: key] one whose items have names,
 # <x> a mapping from any name to x; a|b either; ! required; = the default, which the server adds or drops.
-# `sdl` is GraphQL text; `secret` a text that must not be shown; `opaque` anything, with secrets by their keys.
+# `sdl` is GraphQL text; `secret` a text that must not be shown; `opaque` how to connect, of which HARMLESS is shown.
 OBJECTS = {
     "metadata": """
         version: number!; sources: {source: name} = [];
@@ -45,7 +45,7 @@ OBJECTS = {
         max_connections: number; total_max_connections: number; idle_timeout: number; retries: number;
         pool_timeout: number; connection_lifetime: number; enable: boolean = true""",
     "ssl_configuration": """
-        sslmode: text|from_env!; sslcert: from_env; sslkey: from_env; sslpassword: secret|from_env;
+        sslmode: ssl_mode!; sslcert: from_env; sslkey: from_env; sslpassword: secret|from_env;
         sslrootcert: from_env""",
     "bigquery_configuration": """
         service_account: opaque!; project_id: text|number|from_env!; datasets: datasets!;
@@ -240,11 +240,21 @@ OBJECTS = {
     "span_processor": "max_export_batch_size: number = 512",
 }
 
+# Objects with places for secrets: what the schema does not know in them, or not in that form, is taken for one.
+GUARDED = (
+    "header", "request_headers", "from_env", "connection_configuration", "connection_set_member", "connection_info",
+    "connection_parameters_url", "connection_template", "pool_settings", "ssl_configuration", "bigquery_configuration",
+    "agent_configuration",
+)  # fmt: skip
+
+HARMLESS = ("client_email", "database", "host", "port", "project_id", "schema", "user", "username")
+
 # Values that several forms can have, under the name by which `canonical` knows them.
 FORMS = {
     "source_kind": "text",
     "configuration": "connection_configuration|bigquery_configuration|agent_configuration",
     "database_url": "secret|from_env|connection_parameters_url",
+    "ssl_mode": '"disable"|"allow"|"prefer"|"require"|"verify-ca"|"verify-full"|from_env',
     "datasets": "{text}|from_env",
     "table_name": "text|qualified|[text]",
     "function_name": "text|qualified|[text]",
@@ -284,9 +294,10 @@ class _Absent:
 
 ABSENT = _Absent()
 
-Spec = namedtuple("Spec", "name kinds required default", defaults=(False, ABSENT))
+Spec = namedtuple("Spec", "name kinds required default guards", defaults=(False, ABSENT, False))
 Spec.__doc__ = """What a value may be: the `name` of its object or form ("" for none), the Kinds it may have, whether
-its key is `required`, and the `default` that the server assumes where it is not there (ABSENT for none)."""
+its key is `required`, the `default` that the server assumes where it is not there (ABSENT for none), and whether it
+`guards` secrets: what has none of its Kinds must not be shown."""
 
 Kind = namedtuple("Kind", "form item key", defaults=(None, ""))
 Kind.__doc__ = """One kind of value. `form` is "object" (a mapping with the keys of OBJECTS[item]), "map" (any names, to
@@ -303,7 +314,8 @@ def root():
 def keys_of(name):
     """The Specs of an object's keys by name. Argument: `name`, one of OBJECTS."""
     entries = (entry.strip().split(": ", 1) for entry in OBJECTS[name].split(";"))
-    return {key: spec_of(kind) for key, kind in entries}
+    specs = {key: spec_of(kind) for key, kind in entries}
+    return {key: spec._replace(guards=spec.guards or name in GUARDED) for key, spec in specs.items()}
 
 
 @cache
@@ -313,12 +325,20 @@ def spec_of(text):
     required = text.endswith("!")
     name = text.rstrip("!")
     forms = FORMS.get(name, name)
+    kinds = tuple(_kind(part) for part in forms.split("|"))
     return Spec(
         name if name in FORMS or name in OBJECTS else "",
-        tuple(_kind(part) for part in forms.split("|")),
+        kinds,
         required,
         _json(default) if has_default else ABSENT,
+        any(map(_guards, kinds)),
     )
+
+
+def _guards(kind):
+    if isinstance(kind.item, Spec):
+        return kind.item.guards
+    return kind.form in ("secret", "opaque") or (kind.form == "object" and kind.item in GUARDED)
 
 
 def _json(text):
@@ -341,8 +361,9 @@ def _kind(text):
 ANY = spec_of("any")
 # What a key has that the server's schema does not name, and all that is inside a value of kind any.
 UNKNOWN = Spec("unknown", ANY.kinds)
-OPAQUE = spec_of("opaque")
-SECRET = spec_of("secret")
+# The same where it is a secret, with all that is inside it.
+HIDDEN = Spec("hidden", ANY.kinds, guards=True)
+EXPRESSION = spec_of("expression")
 
 
 def kind_of(spec, value):
@@ -373,20 +394,43 @@ def _likeness(kind, value):
 def below(spec, value, key):
     """The Spec of what stands under `key` (a name or an index) in `value`, which is of `spec`."""
     kind = kind_of(spec, value)
-    if kind is None or kind.form == "any":
-        return UNKNOWN
+    if spec is HIDDEN or (kind is None and spec.guards):
+        return HIDDEN
+    if kind is None:
+        return _left_open(UNKNOWN, key)
     if kind.form == "object":
-        return keys_of(kind.item).get(key, UNKNOWN)
+        return key_of(kind.item, key)
     if kind.form == "opaque":
-        return SECRET if isinstance(key, str) and sounds_secret(key) else OPAQUE
+        is_harmless = key in HARMLESS and isinstance(value, dict) and not isinstance(value.get(key), (dict, list))
+        return UNKNOWN if is_harmless else HIDDEN
+    if kind.form == "any":
+        return _of_anything(spec, value, key)
     return kind.item if isinstance(kind.item, Spec) else UNKNOWN
+
+
+def key_of(name, key):
+    """The Spec of a key of the object `name`, also of one that the schema does not know."""
+    return keys_of(name).get(key) or (HIDDEN if name in GUARDED else _left_open(UNKNOWN, key))
+
+
+def _left_open(spec, key):
+    """`spec`, of what the schema leaves open, or HIDDEN where the key it stands under names a secret."""
+    return HIDDEN if isinstance(key, str) and sounds_secret(key) else spec
+
+
+def _of_anything(spec, value, key):
+    if spec.name != EXPRESSION.name:
+        return _left_open(UNKNOWN, key)
+    # That a column's name sounds secret says nothing of what the column is compared with.
+    is_column = isinstance(value, list) or isinstance(value.get(key), (dict, list))
+    return EXPRESSION if is_column else _left_open(EXPRESSION, key)
 
 
 def sounds_secret(key):
     """Whether a key of a part that the schema leaves open names a secret."""
-    from nself_core.redaction import is_secret
+    from nself_core.redaction import is_secret_key
 
-    return is_secret(key) or key.lower() in ("authorization", "connection_string", "database_url", "jdbc_url")
+    return is_secret_key(key) or key.lower() in ("connection_string", "database_url", "headers", "jdbc_url")
 
 
 # One form for each value that can be written in several.

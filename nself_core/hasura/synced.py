@@ -107,16 +107,17 @@ class Locked:
 
 
 def make_own_folder(path):
-    """Make `.nself`, with a .gitignore in it: what stands there is no part of the project.
+    """Make `.nself` where it is not there, with a .gitignore in it: what stands there is no part of the project.
 
-    Raises FileFailure, and Unreachable where the disk is full.
+    A .gitignore that is there stays as it is. Raises FileFailure, and Unreachable where the disk is full.
     """
-    if not os.path.isdir(path):
-        try:
-            os.makedirs(path, exist_ok=True)
-        except OSError as error:
-            raise write_failure(error, path) from None
-        write_whole(os.path.join(path, ".gitignore"), b"*\n")
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise write_failure(error, path) from None
+    ignored = os.path.join(path, ".gitignore")
+    if not os.path.lexists(ignored):
+        write_whole(ignored, b"*\n")
 
 
 def write_whole(path, data, mode=None):

@@ -408,10 +408,14 @@ class _Spot(namedtuple("_Spot", "path file inner chain")):
 def read_text(path):
     """The text of a file, without a byte order mark. Raises FileFailure, with the line, for what is not UTF-8."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        # A pipe that nobody writes to would otherwise keep us waiting before it can be seen what it is.
+        with open(path, "rb", opener=_open_at_once) as file:
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            data = file.read() if is_file else b""
     except OSError as error:
         raise FileFailure(f"this cannot be read: {error.strerror}", file=path) from None
+    if not is_file:
+        raise FileFailure("this is no regular file", file=path)
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -419,3 +423,7 @@ def read_text(path):
             raise FileFailure("this is UTF-16, and metadata is UTF-8", file=path) from None
         line = data.count(b"\n", 0, error.start) + 1
         raise FileFailure("this is not UTF-8", file=path, line=line) from None
+
+
+def _open_at_once(path, flags):
+    return os.open(path, flags | os.O_NONBLOCK)
