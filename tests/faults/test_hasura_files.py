@@ -26,14 +26,13 @@ from bed.hasura_projects import (
     write_files,
 )
 from bed.projects import REPOSITORY, Project
-from test_hasura_git import AUTHORS_FILE, BASE, PULL, PUSH, edit_posts, git, many
+from test_hasura_git import BASE, PULL, edit_posts, git, many
 
 from .test_full_disk import PAGE, check_words, fill
 
 EXPORT = ("hasura", "metadata", "export")
 DIFF = ("hasura", "metadata", "diff")
 APPLY = ("hasura", "metadata", "apply")
-TABLES = "databases/default/tables"
 
 # Read by Python when it starts: the call with this number, of those that change a disk's names, ends the process.
 STRIKE = """
@@ -185,3 +184,73 @@ def test_a_run_over_edits_that_is_killed_loses_none_and_is_completed_by_the_next
         assert mine in copies(plain_project)
         check_settled(plain_project)
     assert killed > 10
+
+
+# A full disk.
+
+
+@pytest.fixture
+def small(small_disk, plain_server, make_database, run):
+    """(project, engine): a project on a memory disk of two megabytes, and an engine with 40 tables."""
+    project = Project(small_disk(2) / "project", make_database(plain_server), run)
+    with start_engine(project) as engine:
+        replace(engine, many(40, "id"))
+        yield project, engine
+
+
+def export_into(project, pages):
+    """The Outcome of an export for which there is room for so many pages; then there is more room again."""
+    filler = fill(project.root.parent, pages * PAGE)
+    try:
+        outcome = project.run(*EXPORT, "--json")
+    finally:
+        filler.unlink()
+    if outcome.code:
+        check_words(outcome)
+        error = outcome.json()["error"]
+        assert f"{error['file']}/".removeprefix(f"{project.root}/").startswith((".nself/", f"{METADATA}/"))
+    return outcome
+
+
+def test_no_room_for_a_first_export(small):
+    project, engine = small
+    project.run(*EXPORT).ok()
+    whole = files_of(project)
+    for pages in itertools.count(0, 5):
+        shutil.rmtree(project.root / METADATA)
+        shutil.rmtree(project.root / ".nself")
+        if export_into(project, pages).code == 0:
+            break
+        half = files_of(project)
+        assert half.items() <= whole.items()
+        assert half == whole or project.run(*APPLY, "--force").code == 1
+        project.run(*EXPORT).ok()
+        assert files_of(project) == whole
+        check_settled(project)
+    assert pages > 40
+
+
+def test_no_room_for_what_changed(small):
+    project, engine = small
+    project.run(*EXPORT).ok()
+    old = files_of(project)
+    larger = many(30, *(f"column_{number:03}" for number in range(300)))  # each file takes more room than before
+    replace(engine, larger)
+    project.run(*EXPORT).ok()
+    new = files_of(project)
+    half_done = 0
+    for pages in itertools.count(0, 8):
+        replace(engine, many(40, "id"))
+        project.run(*EXPORT).ok()
+        assert files_of(project) == old
+        replace(engine, larger)
+        if export_into(project, pages).code == 0:
+            break
+        half = files_of(project)
+        half_done += half not in (old, new)
+        assert all(text in (old.get(name), new.get(name)) for name, text in half.items())
+        changes(project)  # the tree can be read
+        project.run(*EXPORT).ok()
+        assert files_of(project) == new
+        check_settled(project)
+    assert half_done > 1
