@@ -21,7 +21,7 @@ from nself_core.hasura.project import find_metadata, is_tree
 from nself_core.hasura.sections import DATABASES, FLAT
 from nself_core.hasura.synced import FILE, Base, read_synced
 from nself_core.hasura.tree import V2, V3, read_tree
-from nself_core.hasura.tree_writer import Change, Recorded, digest, is_ours
+from nself_core.hasura.tree_writer import BEGUN, Change, Recorded, digest, is_ours
 from nself_core.plan import Plan, Step
 
 Files = namedtuple("Files", "path folder shown kind local synced")
@@ -29,6 +29,10 @@ Files.__doc__ = """A project's metadata files.
 
 `path`, what the settings name; `folder`, the tree's, and how it is `shown`; `kind`, V3 or V2, that a directory is or is
 to be, None where nothing says so; `local`, the Local, None where there is none yet; `synced`, the project's Synced."""
+
+Past = namedtuple("Past", "base begun")
+Past.__doc__ = """What a project's files and an engine last had in common: the `base`, and the one that a pull or export
+which was ended had `begun` to write; Bases, or None."""
 
 SHOWN_FILES = 10
 SINGLE = (".json", ".yaml", ".yml")
@@ -62,9 +66,13 @@ def _kind(folder, version):
     return V2 if is_v2 or version == 2 else None
 
 
-def read_base(settings, api):
-    """The Base of the active environment and its engine, or None."""
-    return read_synced(settings.root).base(settings.env, engine_id(api))
+def read_past(settings, api):
+    """The Past of the active environment and its engine."""
+    return _past(read_synced(settings.root), settings.env, engine_id(api))
+
+
+def _past(synced, env, engine):
+    return Past(synced.base(env, engine), synced.base(f"{env}{BEGUN}", engine))
 
 
 def engine_id(api):
@@ -106,17 +114,28 @@ def plan_pull(files, live, record, force):
     engine's counts.
     """
     local, document, conflicts = files.local, live.document, []
-    base = files.synced.base(record.env, record.base.engine)
     if local is not None:
-        document, conflicts = _merged(local, base, local.document, live.document)
-    if conflicts and not force:
-        raise _conflicts(local, live, conflicts)
-    if conflicts:
-        document, _ = _merged(local, base, live.document, local.document)
+        ours, base = _completed(local, _past(files.synced, record.env, record.base.engine))
+        document, conflicts = _merged(local, base, ours, live.document)
+        if conflicts and not force:
+            raise _conflicts(local, live, conflicts)
+        if conflicts:
+            document, _ = _merged(local, base, live.document, ours)
     changes = _file_changes(files, document)
     unsaved = unsaved_files(find_repository(files.path), changes, files.synced)
     warnings = [f"the engine's was taken: {_conflict_title(local, conflict)}" for conflict in conflicts]
     return _plan(files, changes, unsaved, record, live)._replace(warnings=warnings)
+
+
+def _completed(local, past):
+    """(document, base): what the files would be, and the Base, had the run not been ended that wrote some of them.
+
+    Otherwise what that run brought would count as a person's, and would be kept where the engine has it no more.
+    """
+    if past.begun is None:
+        return local.document, past.base
+    document, conflicts = _merged(local, past.base, local.document, past.begun.document)
+    return (local.document, past.base) if conflicts else (document, past.begun)
 
 
 def _merged(local, base, ours, theirs):
@@ -211,7 +230,7 @@ def _is_recorded(synced, record):
 
 def _conflicts(local, live, conflicts):
     rows = [
-        {"path": [*item.path], "base": item.base, "local": item.ours, "live": item.theirs, **local.place(item.place)}
+        {"path": [*item.path], "base": item.base, "local": item.ours, "live": item.theirs, **local.place_of(item.path)}
         for item in conflicts
     ]
     count = len(conflicts)
@@ -227,17 +246,19 @@ def _conflicts(local, live, conflicts):
 
 
 def _conflict_title(local, conflict):
-    place = local.place(conflict.place)
+    place = local.place_of(conflict.path)
     where = f"{place['file']}:{place['line']}: " if place["file"] else ""
     return where + " ".join(conflict.path)
 
 
-def check_push(comparison, base):
-    """Raise apply.MetadataMoved where the engine has something since `base` (a Base or None) that a push would undo."""
+def check_push(comparison, past):
+    """Raise apply.MetadataMoved where the engine has something since a Past that a push would undo."""
     local, live, _ = comparison
+    base = past.base
     if base is not None and base.version is not None and base.version == live.version:
         return
-    document, conflicts = _merged(local, base, local.document, live.document)
+    ours, common = _completed(local, past)
+    document, conflicts = _merged(local, common, ours, live.document)
     undone = find_changes(document, local.document)
     if not undone and not conflicts:
         return

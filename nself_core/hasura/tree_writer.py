@@ -46,6 +46,8 @@ Recorded = namedtuple("Recorded", "env base")
 Recorded.__doc__ = "An environment's synced.Base that is to be kept."
 
 COPIES = f"{FOLDER}/hasura-copies"
+# Behind an environment's name among the bases: what the files are to be joined with by a run that has begun to write.
+BEGUN = " begun"
 
 
 def digest(document):
@@ -76,12 +78,13 @@ def perform(root, works):
         _settle_pending(root, synced)
         if changes:
             synced.pending = {change.shown: _sha256(change.text) for change in changes}
+            synced.bases.update({f"{work.env}{BEGUN}": work.base for work in works if isinstance(work, Recorded)})
             synced.save()
             apply_files(changes[0].folder, [change.action for change in changes])
             _settle_pending(root, synced)
         for work in works:
             if isinstance(work, Recorded):
-                synced.bases[work.env] = work.base
+                _keep_base(synced, work.env, work.base)
         synced.save()
     return _report(changes, copies, works)
 
@@ -163,5 +166,10 @@ def record(root, env, base):
     """Keep a Base after an apply, under the same lock."""
     with Locked(root):
         synced = read_synced(root)
-        synced.bases[env] = base
+        _keep_base(synced, env, base)
         synced.save()
+
+
+def _keep_base(synced, env, base):
+    synced.bases[env] = base
+    synced.bases.pop(f"{env}{BEGUN}", None)

@@ -26,7 +26,7 @@ from bed.hasura_projects import (
     write_files,
 )
 from bed.projects import REPOSITORY, Project
-from test_hasura_git import BASE, PULL, edit_posts, git, many
+from test_hasura_git import BASE, PULL, PUSH, edit_posts, git, many
 
 from .test_full_disk import PAGE, check_words, fill
 
@@ -184,6 +184,47 @@ def test_a_run_over_edits_that_is_killed_loses_none_and_is_completed_by_the_next
         assert mine in copies(plain_project)
         check_settled(plain_project)
     assert killed > 10
+
+
+# Of NEW the engine takes back what posts' columns got, and more changes.
+LATER = document(
+    table("posts", select_permissions=[permission("user", "id", "title")]),
+    table("tags", is_enum=True),
+    network={"tls_allowlist": [{"host": "other.test"}]},
+)
+
+
+def test_what_a_killed_pull_brought_is_not_kept_where_the_engine_takes_it_back(
+    plain_project, engine, both_changed, strike
+):
+    replace(engine, LATER)
+    plain_project.run(*PULL).ok()
+    whole = changes(plain_project)
+    assert [change["path"][-1] for change in whole] == ["guest"]
+    for point in itertools.count(3, 3):
+        both_changed()
+        replace(engine, NEW)
+        if strike(plain_project, point, *PULL).code == 0:
+            break
+        replace(engine, LATER)
+        plain_project.run(*PULL).ok()
+        assert changes(plain_project) == whole
+        assert sorted(json.loads((plain_project.root / BASE).read_text())["bases"]) == ["dev"]
+    assert point > 10
+
+
+def test_a_push_does_not_give_back_what_a_killed_pull_brought(plain_project, engine, both_changed, strike):
+    taken_back = document(table("authors"), table("posts", select_permissions=[permission("user", "id", "title")]))
+    codes = set()
+    for point in itertools.count(3, 3):
+        both_changed()
+        replace(engine, document(*NEW["sources"][0]["tables"][:1]))
+        if strike(plain_project, point, *PULL).code == 0:
+            break
+        replace(engine, taken_back)
+        codes.add(plain_project.run(*PUSH).code)
+        assert "body" not in json.dumps(live(engine)[0])
+    assert codes == {0, 4}
 
 
 # A full disk.
