@@ -696,6 +696,24 @@ def test_what_somebody_changed_meanwhile_is_not_lost(tmp_path):
     assert (tmp_path / "cron_triggers.yaml").read_text(encoding="utf-8") == CANONICAL["cron_triggers.yaml"]
 
 
+def test_nor_what_somebody_changes_while_others_are_written(tmp_path, monkeypatch):
+    tree = read_tree(write_tree(tmp_path, CANONICAL))
+    document = {**changed(tree), "network": {"a": 1}, "cron_triggers": []}
+    first, last = [one.file for one in plan_files(tree.folder, tree, document) if isinstance(one, Write)]
+    replace = os.replace
+
+    def save_meanwhile(*paths):
+        (tmp_path / last).write_text("b: 2\n", encoding="utf-8")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", save_meanwhile)
+    with pytest.raises(FileFailure, match="changed meanwhile, so it is left") as caught:
+        apply_files(tree.folder, plan_files(tree.folder, tree, document))
+    assert caught.value.file == str(tmp_path / last)
+    assert (tmp_path / last).read_text(encoding="utf-8") == "b: 2\n"
+    assert (tmp_path / first).read_text(encoding="utf-8") != CANONICAL[first]
+
+
 def test_each_step_of_an_export_leaves_a_tree_that_can_be_read(by_hand, tmp_path):
     document = changed(by_hand)
     tables = document["sources"][0]["tables"]

@@ -13,7 +13,7 @@ from collections import namedtuple
 
 from nself_core.hasura.export import Remove, Write, path_of, read_bytes, text_of, text_there
 from nself_core.hasura.synced import FOLDER, Locked, read_synced, write_failure, write_whole
-from nself_core.hasura.write_files import apply_files, changed_meanwhile, sweep
+from nself_core.hasura.write_files import apply_files, check_unchanged, sweep
 from nself_core.output import Report
 
 
@@ -141,10 +141,8 @@ def _make_folder(root):
 
 
 def _keep_copy(root, folder, change):
-    path = path_of(change.folder, change.file)
-    data = read_bytes(path)
-    if text_of(data) != change.before:
-        raise changed_meanwhile(path)
+    data = read_bytes(path_of(change.folder, change.file))
+    check_unchanged(change.folder, change.action, text_of(data))
     shown = f"{folder}/{change.shown.lstrip('/')}"
     write_whole(_path(root, shown), data, 0o600)
     return shown

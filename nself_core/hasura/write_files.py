@@ -19,16 +19,18 @@ def apply_files(folder, actions):
 
     Argument: `actions`, as `export.plan_files` gives them. Each file is written under a temporary name in its folder,
     brought to disk, and then given its name; folders are made where they are not there, and taken away when they are
-    left empty. Before anything is done all files must be as they were when the export was decided on. Returns the
-    number of files written and removed. Raises FileFailure where one is not, or cannot be written, and Unreachable
-    where the disk is full.
+    left empty. Before anything is done all files must be as they were when the export was decided on, and each still
+    when its turn comes. Returns the number of files written and removed. Raises FileFailure where one is not, or cannot
+    be written, and Unreachable where the disk is full.
     """
     changes = [action for action in actions if not isinstance(action, Keep)]
     data = {action.file: _encoded(folder, action) for action in changes if isinstance(action, Write)}
     for action in changes:
-        _check_unchanged(folder, action)
+        check_unchanged(folder, action, text_there(folder, action.file))
     touched = set()
-    for action in changes:
+    for number, action in enumerate(changes):
+        if number:  # the others have taken their time
+            check_unchanged(folder, action, text_there(folder, action.file), "it is left as it is")
         touched |= _act(path_of(folder, action.file), data.get(action.file))
     for inner in sorted(touched, reverse=True):
         try:
@@ -45,16 +47,14 @@ def _encoded(folder, action):
         raise FileFailure("half a character would stand in it", file=path_of(folder, action.file)) from None
 
 
-def _check_unchanged(folder, action):
-    """Refuse what somebody else has changed meanwhile: it would be lost."""
-    there = text_there(folder, action.file)
+def check_unchanged(folder, action, there, so="nothing was written"):
+    """Raise FileFailure where somebody has changed a file since the export was decided on: it would be lost.
+
+    Arguments: `there`, its present text; `so`, what became of it.
+    """
     if there != action.before and not (isinstance(action, Write) and there == action.text):
-        raise changed_meanwhile(path_of(folder, action.file))
-
-
-def changed_meanwhile(path):
-    """The failure of a file that is no longer as it was planned for, where nothing is written yet."""
-    return FileFailure("this was changed meanwhile, so nothing was written", "run the command again", file=path)
+        path = path_of(folder, action.file)
+        raise FileFailure(f"this was changed meanwhile, so {so}", "run the command again", file=path)
 
 
 def _act(path, data):
