@@ -306,6 +306,16 @@ def test_folders_that_are_left_empty_go(tmp_path):
     assert sorted(os.listdir(tmp_path / "databases")) == ["databases.yaml"]
 
 
+def test_a_link_to_a_folder_that_is_left_empty_stays(tmp_path):
+    text = '- name: s\n  tables: "!include a/tables.yaml"\n'
+    folder = write_tree(tmp_path, {"databases/databases.yaml": text, "databases/b/tables.yaml": "[]\n"})
+    (tmp_path / "databases/a").symlink_to("b")
+    tree = read_tree(folder)
+    exported(tmp_path, tree, {"version": 3, "sources": []})
+    assert (tmp_path / "databases/a").is_symlink()
+    assert os.listdir(tmp_path / "databases/b") == []
+
+
 def test_functions_that_are_gone_leave_no_list(tmp_path):
     tree = read_tree(write_tree(tmp_path, CANONICAL))
     document = changed(tree)

@@ -62,7 +62,7 @@ def read_local(settings):
 
 def was_cut_off(path, root):
     """Whether the first export into a directory ended before its last file: what is there is not all of it."""
-    if any(os.path.lexists(os.path.join(path, file)) for file in LAST):
+    if not os.path.isdir(path) or any(os.path.lexists(os.path.join(path, file)) for file in LAST):
         return False
     pending = read_synced(root).pending
     return any(f"{shown_path(path, root)}/{file}" in pending for file in LAST)

@@ -96,7 +96,7 @@ def plan_single(path, document):
 def _text_inside(folder, file):
     """`text_there` of a file that may be written; it must be within the folder, also behind links."""
     path = path_of(folder, file)
-    if not os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
+    if os.path.isdir(folder) and not os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
         raise FileFailure(f"this leads out of {folder}", "remove the link", file=path)
     return text_there(folder, file)
 

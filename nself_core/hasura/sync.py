@@ -21,7 +21,7 @@ from nself_core.hasura.project import find_metadata, is_tree
 from nself_core.hasura.sections import DATABASES, FLAT
 from nself_core.hasura.synced import FILE, Base, read_synced
 from nself_core.hasura.tree import V2, V3, read_tree
-from nself_core.hasura.tree_writer import BEGUN, Change, Recorded, digest, is_ours
+from nself_core.hasura.tree_writer import Change, Recorded, bases_begun, digest, is_ours
 from nself_core.plan import Plan, Step
 
 Files = namedtuple("Files", "path folder shown kind local synced")
@@ -31,8 +31,8 @@ Files.__doc__ = """A project's metadata files.
 to be, None where nothing says so; `local`, the Local, None where there is none yet; `synced`, the project's Synced."""
 
 Past = namedtuple("Past", "base begun")
-Past.__doc__ = """What a project's files and an engine last had in common: the `base`, and the one that a pull or export
-which was ended had `begun` to write; Bases, or None."""
+Past.__doc__ = """What a project's files and an engine last had in common: the `base`, a Base or None, and what pulls
+and exports had `begun` to write when they were ended, in their order."""
 
 SHOWN_FILES = 10
 SINGLE = (".json", ".yaml", ".yml")
@@ -72,7 +72,7 @@ def read_past(settings, api):
 
 
 def _past(synced, env, engine):
-    return Past(synced.base(env, engine), synced.base(f"{env}{BEGUN}", engine))
+    return Past(synced.base(env, engine), bases_begun(synced, env, engine))
 
 
 def engine_id(api):
@@ -128,14 +128,17 @@ def plan_pull(files, live, record, force):
 
 
 def _completed(local, past):
-    """(document, base): what the files would be, and the Base, had the run not been ended that wrote some of them.
+    """(document, base): what the files would be, and the Base, had those runs not been ended that wrote some of them.
 
-    Otherwise what that run brought would count as a person's, and would be kept where the engine has it no more.
+    Otherwise what they brought would count as a person's, and would be kept where the engine has it no more.
     """
-    if past.begun is None:
-        return local.document, past.base
-    document, conflicts = _merged(local, past.base, local.document, past.begun.document)
-    return (local.document, past.base) if conflicts else (document, past.begun)
+    document, base = local.document, past.base
+    for begun in past.begun:
+        document, conflicts = _merged(local, base, document, begun.document)
+        if conflicts:
+            return local.document, past.base
+        base = begun
+    return document, base
 
 
 def _merged(local, base, ours, theirs):

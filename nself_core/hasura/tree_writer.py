@@ -46,8 +46,14 @@ Recorded = namedtuple("Recorded", "env base")
 Recorded.__doc__ = "An environment's synced.Base that is to be kept."
 
 COPIES = f"{FOLDER}/hasura-copies"
-# Behind an environment's name among the bases: what the files are to be joined with by a run that has begun to write.
-BEGUN = " begun"
+# Behind an environment's name among the bases, before a version: what a run that has begun to write will have synced.
+BEGUN = " begun "
+
+
+def bases_begun(synced, env, engine):
+    """The Bases that runs which were ended would have kept, since the environment's own, in the order of those runs."""
+    found = [base for key, base in synced.bases.items() if key.startswith(f"{env}{BEGUN}")]
+    return [base for base in found if base.engine == engine]
 
 
 def digest(document):
@@ -78,7 +84,9 @@ def perform(root, works):
         _settle_pending(root, synced)
         if changes:
             synced.pending = {change.shown: _sha256(change.text) for change in changes}
-            synced.bases.update({f"{work.env}{BEGUN}": work.base for work in works if isinstance(work, Recorded)})
+            for work in works:
+                if isinstance(work, Recorded):
+                    synced.bases[f"{work.env}{BEGUN}{work.base.version}"] = work.base
             synced.save()
             apply_files(changes[0].folder, [change.action for change in changes])
             _settle_pending(root, synced)
@@ -169,5 +177,6 @@ def record(root, env, base):
 
 
 def _keep_base(synced, env, base):
+    for key in [key for key in synced.bases if key.startswith(f"{env}{BEGUN}")]:
+        del synced.bases[key]
     synced.bases[env] = base
-    synced.bases.pop(f"{env}{BEGUN}", None)

@@ -87,6 +87,8 @@ def _write(target, data):
 def _settle(folder, touched):
     """Bring the names in a folder to disk, or take it away with those above it that are empty then."""
     while touched.startswith(folder + os.sep) and os.path.isdir(touched) and not os.listdir(touched):
+        if os.path.islink(touched):  # that is a person's
+            break
         os.rmdir(touched)
         touched = os.path.dirname(touched)
     if os.path.isdir(touched):
