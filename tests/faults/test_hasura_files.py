@@ -1,4 +1,4 @@
-"""An export or a pull is killed, or its disk runs full, at each point: nothing half looks good, the next completes.
+"""An export or a pull is killed, or its disk runs full, at many points: nothing half looks good, the next completes.
 
 Killed is the program itself, in the midst of the call that would change the disk next.
 """
@@ -93,9 +93,9 @@ def check_settled(project):
 # The first export.
 
 
-@pytest.mark.parametrize("words, step", [(EXPORT, 1), (PULL, 7)], ids=["export", "pull"])
+@pytest.mark.parametrize("words, step", [(EXPORT, 2), (PULL, 7)], ids=["export", "pull"])
 def test_a_first_run_that_is_killed_is_completed_by_the_next(plain_project, engine, strike, words, step):
-    """At each point. What is there until then is no tree: to apply it would take everything out of the engine."""
+    """What is there until then is no tree: to apply it would take everything out of the engine."""
     plain_project.run(*EXPORT).ok()
     whole = files_of(plain_project)
     cut_off = 0
