@@ -607,7 +607,7 @@ def hasura_git_push(ctx, args):
     local = comparison.read_local(ctx.settings)
     compared = comparison.compare(local, comparison.read_live(ctx.hasura))
     if not args.force:
-        sync.check_push(compared, sync.read_base(ctx.settings, ctx.hasura))
+        sync.check_push(compared, sync.read_past(ctx.settings, ctx.hasura))
     return ctx.execute(apply.plan_apply(compared, args.allow_inconsistent), ctx.hasura_performers())
 
 

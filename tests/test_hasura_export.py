@@ -17,10 +17,10 @@ from test_hasura_tree import CANONICAL
 
 from nself_core.failures import FileFailure
 from nself_core.hasura.diff import find_changes, graphql_tokens
-from nself_core.hasura.export import Keep, Remove, Write, lower, plan_files, plan_single
+from nself_core.hasura.export import Keep, Remove, Write, lower, plan_anew, plan_files, plan_single
 from nself_core.hasura.layout import render_files
-from nself_core.hasura.tree import read_tree
-from nself_core.hasura.write_files import apply_files
+from nself_core.hasura.tree import V2, V3, read_tree
+from nself_core.hasura.write_files import apply_files, sweep
 from nself_core.hasura.yaml_values import YamlReader
 
 
@@ -306,6 +306,16 @@ def test_folders_that_are_left_empty_go(tmp_path):
     assert sorted(os.listdir(tmp_path / "databases")) == ["databases.yaml"]
 
 
+def test_a_link_to_a_folder_that_is_left_empty_stays(tmp_path):
+    text = '- name: s\n  tables: "!include a/tables.yaml"\n'
+    folder = write_tree(tmp_path, {"databases/databases.yaml": text, "databases/b/tables.yaml": "[]\n"})
+    (tmp_path / "databases/a").symlink_to("b")
+    tree = read_tree(folder)
+    exported(tmp_path, tree, {"version": 3, "sources": []})
+    assert (tmp_path / "databases/a").is_symlink()
+    assert os.listdir(tmp_path / "databases/b") == []
+
+
 def test_functions_that_are_gone_leave_no_list(tmp_path):
     tree = read_tree(write_tree(tmp_path, CANONICAL))
     document = changed(tree)
@@ -578,7 +588,110 @@ def test_what_is_no_metadata_is_refused(tmp_path, document):
         plan_files(str(tmp_path), tree, document)
 
 
+# A directory that is not there yet, or cannot be read.
+
+BLOG = {"version": 3, "sources": [{"name": "default", "kind": "postgres", "tables": [{"table": "a"}, {"table": "b"}]}]}
+
+
+@pytest.mark.parametrize("name, text", [
+    ("tables.yaml", "- table: [\n"), ("tables.yaml", b"\xff\xfe"), ("actions.yaml", b"\x80"),
+])  # fmt: skip
+def test_a_directory_of_config_v2_that_cannot_be_read_is_made_one_anew(tmp_path, name, text):
+    folder = write_tree(tmp_path, {"version.yaml": "version: 3\n", "tables.yaml": "[]\n", name: text})
+    apply_files(folder, plan_anew(folder, {**BLOG, "network": {"a": 1}}, V2))
+    tree = read_tree(folder)
+    assert (tree.kind, sorted(tree.files)) == (V2, sorted(os.listdir(folder)))
+    assert tree.document == {"version": 2, "tables": [{"table": "a"}, {"table": "b"}], "network": {"a": 1}}
+
+
+def test_what_a_kind_of_directory_has_no_place_for_is_refused(tmp_path):
+    two = {"version": 3, "sources": [*BLOG["sources"], {"name": "other", "tables": []}]}  # type: ignore[misc]
+    with pytest.raises(FileFailure, match="no place for source other") as caught:
+        plan_anew(str(tmp_path), two, V2)
+    assert "config.yaml" in caught.value.hint
+    with pytest.raises(FileFailure, match="version 2 has no place"):
+        plan_anew(str(tmp_path), {"version": 2, "tables": []}, V3)
+
+
+@pytest.mark.parametrize("kind, file", [(V3, "databases/databases.yaml"), (V2, "tables.yaml")])
+def test_no_source_at_all_is_written_over_what_cannot_be_read(tmp_path, kind, file):
+    folder = write_tree(tmp_path, {file: "- [\n"})
+    apply_files(folder, plan_anew(folder, {"version": 3}, kind))
+    assert not read_tree(folder).document.get("sources")
+    assert not read_tree(folder).document.get("tables")
+
+
+def test_a_tree_is_one_with_its_last_file_only(tmp_path):
+    """To apply a part of it would take the rest out of the engine."""
+    folder = str(tmp_path / "metadata")
+    steps = plan_anew(folder, {**BLOG, "network": {"a": 1}}, None)
+    for step in steps[:-1]:
+        apply_files(folder, [step])
+        with pytest.raises(FileFailure):
+            read_tree(folder)
+    apply_files(folder, steps[-1:])
+    assert read_tree(folder).document == {**BLOG, "network": {"a": 1}}
+
+
+@pytest.mark.parametrize("link, target", [
+    ("databases/default", "../../elsewhere"), ("network.yaml", "../elsewhere/network.yaml"),
+    ("network.yaml", "../elsewhere/nothing.yaml"),
+])  # fmt: skip
+def test_nothing_is_written_where_a_link_leads_out_of_the_directory(tmp_path, link, target):
+    write_tree(tmp_path, {"elsewhere/network.yaml": "a: 2\n", "metadata/databases/x": ""})
+    (tmp_path / "metadata" / link).symlink_to(target)
+    with pytest.raises(FileFailure, match="leads out of"):
+        plan_anew(str(tmp_path / "metadata"), BLOG, None)
+
+
+def test_a_link_to_nothing_within_the_directory_is_followed(tmp_path):
+    (tmp_path / "network.yaml").symlink_to("shared/network.yaml")
+    apply_files(str(tmp_path), plan_anew(str(tmp_path), {**BLOG, "network": {"a": 1}}, None))
+    assert (tmp_path / "network.yaml").is_symlink()
+    assert (tmp_path / "shared/network.yaml").read_text() == "a: 1\n"
+
+
+def test_what_is_no_file_is_told(tmp_path):
+    (tmp_path / "network.yaml").mkdir()
+    with pytest.raises(FileFailure, match="no file") as caught:
+        plan_anew(str(tmp_path), BLOG, None)
+    assert caught.value.file == str(tmp_path / "network.yaml")
+
+
 # Writing.
+
+
+def test_only_what_a_killed_run_left_is_swept(tmp_path):
+    """Of every kind of file, and where it was made: beside what a link leads to."""
+    persons = {
+        "t/.notes.yaml.2024", "t/.tables.yaml.4711", "t/notes.nself-tmp", "t/a.1.nself-tmp", "t/.a.x1.nself-tmp",
+        "t/.a.\u0661.nself-tmp", "t/.a.1.nself-tmp.yaml", "t/.nself-tmp", "elsewhere/.b.1.nself-tmp",
+    }  # fmt: skip
+    left = {"t/.actions.graphql.17.nself-tmp", "t/.meta.json.1.nself-tmp", "shared/.x y.yaml.4194304.nself-tmp"}
+    write_tree(tmp_path, dict.fromkeys(persons | left | {"shared/b.yaml"}, ""))
+    (tmp_path / "t/b.yaml").symlink_to("../shared/b.yaml")
+    (tmp_path / "t/.c.1.nself-tmp").mkdir()
+    sweep([str(tmp_path / "t/b.yaml"), str(tmp_path / "t/a.yaml"), str(tmp_path / "not there/a.yaml")])
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == (
+        persons | {"shared/b.yaml", "t/b.yaml"}
+    )
+
+
+def test_a_file_with_a_name_as_long_as_can_be_is_written(tmp_path):
+    name = "é" * 125 + ".json"
+    apply_files(str(tmp_path), plan_single(str(tmp_path / name), BLOG))
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_what_was_not_text_may_be_overwritten_but_not_what_somebody_made_of_it_meanwhile(tmp_path):
+    folder = write_tree(tmp_path, {"network.yaml": b"a: \xe9\n"})
+    (action,) = [one for one in plan_anew(folder, {**BLOG, "network": {"a": 1}}, None) if one.file == "network.yaml"]
+    (tmp_path / "network.yaml").write_bytes(b"a: \xe8\n")
+    with pytest.raises(FileFailure, match="changed meanwhile"):
+        apply_files(folder, [action])
+    (tmp_path / "network.yaml").write_bytes(b"a: \xe9\n")
+    apply_files(folder, [action])
+    assert (tmp_path / "network.yaml").read_text() == "a: 1\n"
 
 
 def test_what_somebody_changed_meanwhile_is_not_lost(tmp_path):
@@ -591,6 +704,24 @@ def test_what_somebody_changed_meanwhile_is_not_lost(tmp_path):
     with pytest.raises(FileFailure, match="changed meanwhile"):
         apply_files(tree.folder, actions)
     assert (tmp_path / "cron_triggers.yaml").read_text(encoding="utf-8") == CANONICAL["cron_triggers.yaml"]
+
+
+def test_nor_what_somebody_changes_while_others_are_written(tmp_path, monkeypatch):
+    tree = read_tree(write_tree(tmp_path, CANONICAL))
+    document = {**changed(tree), "network": {"a": 1}, "cron_triggers": []}
+    first, last = [one.file for one in plan_files(tree.folder, tree, document) if isinstance(one, Write)]
+    replace = os.replace
+
+    def save_meanwhile(*paths):
+        (tmp_path / last).write_text("b: 2\n", encoding="utf-8")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", save_meanwhile)
+    with pytest.raises(FileFailure, match="changed meanwhile, so it is left") as caught:
+        apply_files(tree.folder, plan_files(tree.folder, tree, document))
+    assert caught.value.file == str(tmp_path / last)
+    assert (tmp_path / last).read_text(encoding="utf-8") == "b: 2\n"
+    assert (tmp_path / first).read_text(encoding="utf-8") != CANONICAL[first]
 
 
 def test_each_step_of_an_export_leaves_a_tree_that_can_be_read(by_hand, tmp_path):

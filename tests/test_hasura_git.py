@@ -435,7 +435,7 @@ def test_what_a_killed_run_has_not_removed_is_removed_by_the_next(plain_project,
     plain_project.write(BASE, json.dumps(state))
     plain_project.write(f"{METADATA}/databases/default/tables/tables.yaml", '- "!include public_posts.yaml"\n')
     replace(engine, document(BLOG["sources"][0]["tables"][1]))
-    left = plain_project.write(f"{METADATA}/databases/default/tables/.tables.yaml.4711", "- half of")
+    left = plain_project.write(f"{METADATA}/databases/default/tables/.tables.yaml.4711.nself-tmp", "- half of")
     data = checked(plain_project, PULL).ok().json()["data"]
     assert data["removed"] == [AUTHORS_FILE]
     assert not left.exists()

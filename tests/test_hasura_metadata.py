@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 
 import jsonschema
@@ -26,6 +27,8 @@ from bed.hasura_projects import (
 )
 
 from nself_core import shapes
+from nself_core.hasura import tree_writer
+from nself_core.hasura.export import Write
 
 EXPORT = ("hasura", "metadata", "export")
 DIFF = ("hasura", "metadata", "diff")
@@ -171,6 +174,87 @@ def test_files_that_cannot_be_read_are_overwritten_with_force_only(plain_project
     assert checked(plain_project, EXPORT).code == 1
     checked(plain_project, EXPORT, "--force").ok()
     assert checked(plain_project, DIFF).ok().json()["data"]["changes"] == []
+
+
+NOT_TEXT = [b"table: \xe9\xff\n", b"\xff\xfet\x00a\x00", bytes(range(256)), b"\xef\xbb\xbftable: [\r\n"]
+
+
+@pytest.mark.parametrize("data", NOT_TEXT)
+def test_what_is_no_text_is_overwritten_with_force_and_its_bytes_are_kept(plain_project, engine, data):
+    commit(plain_project)
+    plain_project.write(POSTS_FILE, data)
+    assert checked(plain_project, EXPORT).code == 1
+    data_of = checked(plain_project, EXPORT, "--force").ok().json()["data"]
+    (copy,) = [file for file in data_of["copies"] if file.endswith(POSTS_FILE)]
+    assert (plain_project.root / copy).read_bytes() == data
+    assert checked(plain_project, DIFF).ok().json()["data"]["changes"] == []
+    assert checked(plain_project, EXPORT).ok().json()["data"]["written"] == []
+
+
+def test_a_single_file_that_is_no_text_is_overwritten_with_force(plain_project, engine):
+    single = {"HASURA_METADATA_DIR": "hasura/metadata.json"}
+    plain_project.write("hasura/metadata.json", b"{\xff")
+    assert checked(plain_project, EXPORT, env=single).code == 1
+    (copy,) = checked(plain_project, EXPORT, "--force", env=single).ok().json()["data"]["copies"]
+    assert (plain_project.root / copy).read_bytes() == b"{\xff"
+    assert checked(plain_project, DIFF, env=single).ok().json()["data"]["changes"] == []
+
+
+@pytest.mark.parametrize("config", ["version: 2\n", None])
+def test_a_directory_of_config_v2_stays_one_where_it_could_not_be_read(plain_project, engine, config):
+    shutil.rmtree(plain_project.root / METADATA)
+    plain_project.write(f"{METADATA}/tables.yaml", "- table: [\n")
+    if config:
+        plain_project.write("hasura/config.yaml", config)
+    assert checked(plain_project, EXPORT).code == 1
+    checked(plain_project, EXPORT, "--force").ok()
+    assert not (plain_project.root / METADATA / "databases").exists()
+    assert checked(plain_project, DIFF).ok().json()["data"]["changes"] == []
+    assert checked(plain_project, EXPORT).ok().json()["data"]["written"] == []
+
+
+def test_where_config_v2_has_no_place_for_it_nothing_is_written(plain_project, engine):
+    shutil.rmtree(plain_project.root / METADATA)
+    plain_project.write("hasura/config.yaml", "version: 2\n")
+    plain_project.write(f"{METADATA}/tables.yaml", "- table: [\n")
+    replace(engine, {**BLOG, "sources": [*BLOG["sources"], {**BLOG["sources"][0], "name": "other", "tables": []}]})
+    outcome = checked(plain_project, EXPORT, "--force")
+    assert outcome.code == 1
+    assert "write version: 3 into config.yaml" in outcome.json()["error"]["hint"]
+    assert files_of(plain_project) == {"tables.yaml": "- table: [\n"}
+    plain_project.write("hasura/config.yaml", "version: 3\n")
+    (plain_project.root / METADATA / "tables.yaml").unlink()
+    checked(plain_project, EXPORT).ok()
+    assert checked(plain_project, DIFF).ok().json()["data"]["changes"] == []
+
+
+def test_the_first_export_is_of_the_version_that_config_says(plain_project, engine):
+    shutil.rmtree(plain_project.root / METADATA)
+    plain_project.write("hasura/config.yaml", "version: 2\n")
+    checked(plain_project, EXPORT).ok()
+    assert "tables.yaml" in files_of(plain_project)
+    assert not (plain_project.root / METADATA / "databases").exists()
+    assert checked(plain_project, DIFF).ok().json()["data"]["changes"] == []
+
+
+def test_two_forced_exports_in_one_second_keep_both_texts(tmp_path, monkeypatch):
+    monkeypatch.setattr(tree_writer.time, "gmtime", lambda: (2026, 1, 2, 3, 4, 5, 0, 0, 0))
+    kept = []
+    for before in ("first\n", "second\n"):
+        (tmp_path / "a.yaml").write_text(before)
+        change = tree_writer.Change(str(tmp_path), "a.yaml", Write("a.yaml", "theirs\n", before), True)
+        kept += tree_writer.perform(str(tmp_path), [change]).data["copies"]
+    assert [(tmp_path / copy).read_text() for copy in kept] == ["first\n", "second\n"]
+    assert len({*kept}) == 2
+    assert {os.stat(tmp_path / os.path.dirname(copy)).st_mode & 0o777 for copy in kept} == {0o700}
+
+
+def test_a_file_of_a_persons_with_a_number_behind_it_is_left(plain_project, engine):
+    notes = plain_project.write(f"{METADATA}/databases/default/tables/.notes.yaml.2024", "mine\n")
+    commit(plain_project)
+    replace(engine, document(POSTS))
+    checked(plain_project, EXPORT).ok()
+    assert notes.read_text() == "mine\n"
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "metadata.yaml"])

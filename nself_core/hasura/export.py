@@ -28,8 +28,8 @@ from nself_core.hasura.layout import (
 )
 from nself_core.hasura.objects import below, root
 from nself_core.hasura.reshape import Reshape, in_order, included_file, included_files, is_exact, means_same
-from nself_core.hasura.sections import ACTIONS, DATABASES, FLAT, GRAPHQL, PLAIN, VERSION, is_empty
-from nself_core.hasura.tree import JSON, V2, V3, read_text, value_at
+from nself_core.hasura.sections import ACTIONS, DATABASES, FLAT, GRAPHQL, LAST, PLAIN, VERSION, is_empty
+from nself_core.hasura.tree import JSON, V2, V3, value_at
 from nself_core.hasura.yaml_edit import edit
 from nself_core.hasura.yaml_style import render
 from nself_core.hasura.yaml_values import YamlReader
@@ -46,22 +46,42 @@ Keep.__doc__ = "A file that stays as it is."
 def plan_files(folder, tree, document, exact=False):
     """What an export of `document` does with the files of a metadata tree: a list of Write, Keep and Remove.
 
-    Arguments: `folder`, the tree's; `tree`, the Tree there, None where there is none yet: then the files are those of
-    Hasura's CLI, of config v3 (v2 for a document of version 2); `document`, the engine's; `exact`, whether also what
-    means the same is written as the document has it, as a correction by lint wants. What is included stands in the list
-    before what includes it, and what is removed last, so that the files are a whole tree after each step.
-    Raises FileFailure where the tree's kind has no place for something, and for actions that GraphQL cannot hold.
+    Arguments: `folder`, the tree's; `tree`, the Tree there, None where there is none yet; `document`, the engine's;
+    `exact`, whether also what means the same is written as the document has it, as a correction by lint wants. What is
+    included stands in the list before what includes it, and what is removed last, so that the files are a whole tree
+    after each step. Raises FileFailure where the tree's kind has no place for something, and for actions that GraphQL
+    cannot hold.
     """
     if tree is None:
-        files = render_files(document)
-        order = sorted(files, key=_depth_first)
-        return [_compared(file, files[file], _text_there(folder, file)) for file in order]
+        return plan_anew(folder, document, None)
     if is_flat(tree.document) or tree.kind == V2:
         document = lower(document)
     elif is_flat(document):
-        raise FileFailure("metadata of version 2 has no place in files of version 3", "export into an empty directory")
+        raise _no_place()
     check_form(document)
     return _Planned(tree, document, exact).actions()
+
+
+def plan_anew(folder, document, kind):
+    """What an export does where there is no tree, or one that cannot be read and is overwritten: Writes and Keeps.
+
+    The files are those of Hasura's CLI. Argument: `kind`, V3 or V2, what the directory is and stays; None where nothing
+    says so: then it is what the document is. First in the list come files that are no tree without the last one, so
+    that a run that is cut off leaves nothing that looks like less metadata.
+    """
+    if kind == V2:
+        document = {"tables": [], **lower(document), "version": 2}
+    elif kind == V3 and is_flat(document):
+        raise _no_place()
+    elif kind == V3:
+        document = {"sources": [], **document}
+    files = render_files(document)
+    order = sorted(files, key=_depth_first)
+    return [_compared(file, files[file], _text_inside(folder, file)) for file in order]
+
+
+def _no_place():
+    return FileFailure("metadata of version 2 has no place in files of version 3", "export into an empty directory")
 
 
 def plan_single(path, document):
@@ -73,9 +93,43 @@ def plan_single(path, document):
     return [Write(name, render_single(document, name.endswith(".json")), None)]
 
 
-def _text_there(folder, file):
-    path = os.path.join(folder, *file.split("/"))
-    return read_text(path) if os.path.lexists(path) else None
+def _text_inside(folder, file):
+    """`text_there` of a file that may be written; it must be within the folder, also behind links."""
+    path = path_of(folder, file)
+    if os.path.isdir(folder) and not os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
+        raise FileFailure(f"this leads out of {folder}", "remove the link", file=path)
+    return text_there(folder, file)
+
+
+def path_of(folder, file):
+    """The path of a tree's file."""
+    return os.path.join(folder, *file.split("/"))
+
+
+def text_there(folder, file):
+    """The present text of a tree's file, None where there is none.
+
+    What is not UTF-8 is no failure here, for it may be overwritten: such a byte is half a character of the text. Raises
+    FileFailure for what is no file, or cannot be read at all.
+    """
+    path = path_of(folder, file)
+    return text_of(read_bytes(path)) if os.path.exists(path) else None
+
+
+def text_of(data):
+    """The text that bytes are, without a byte order mark; what is no UTF-8 becomes halves of characters."""
+    return data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+
+
+def read_bytes(path):
+    """What a file holds. Raises FileFailure."""
+    if not os.path.isfile(path):
+        raise FileFailure("this is no file", file=path)
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise FileFailure(f"this cannot be read: {error.strerror}", file=path) from None
 
 
 def _compared(file, text, before):
@@ -83,9 +137,9 @@ def _compared(file, text, before):
 
 
 def _depth_first(file):
-    """A key that puts what is included before what includes it, and databases.yaml behind those."""
+    """A key that puts what is included before what includes it, and behind all what makes a directory a tree."""
     folder, _, name = file.rpartition("/")
-    return file == DATABASES, name == f"{folder.rpartition('/')[2]}.yaml", file
+    return file in LAST, not folder, name == f"{folder.rpartition('/')[2]}.yaml", file
 
 
 def lower(document):
@@ -101,7 +155,7 @@ def lower(document):
     if others:
         raise FileFailure(
             f"config v2 has no place for source {others[0]}: it holds source default only",
-            "make it a directory of config v3: export into an empty one",
+            "make it one of config v3: write version: 3 into config.yaml, and export into an empty directory",
         )
     default = next(iter(document["sources"]), {})
     members = {key: default.get(key) or [] for key in MEMBERS if key == "tables" or default.get(key)}
@@ -168,7 +222,7 @@ class _Planned:
     def _before(self, file):
         """The text of a file now; of one that the tree does not know, as it is there."""
         known = self._tree.files.get(file)
-        return _text_there(self._tree.folder, file) if known is None else known
+        return _text_inside(self._tree.folder, file) if known is None else known
 
     # Texts.
 

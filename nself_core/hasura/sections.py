@@ -35,6 +35,8 @@ ORDER = (
     "custom_types", "cron_triggers", "rest_endpoints", "api_limits", "metrics_config", "inherited_roles",
     "graphql_schema_introspection", "network", "backend_configs", "opentelemetry",
 )  # fmt: skip
+# The file that makes a directory a tree, of config v3 and of v2. In one that is made anew it is written last.
+LAST = (DATABASES, FLAT[0].file)
 
 CUSTOM_TYPES = ("enums", "input_objects", "objects", "scalars")
 

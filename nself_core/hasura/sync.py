@@ -13,22 +13,26 @@ from nself_core.failures import FileFailure, Refused
 from nself_core.hasura import apply
 from nself_core.hasura import comparison as comparisons
 from nself_core.hasura.diff import find_changes
-from nself_core.hasura.export import Keep, Remove, lower, plan_files, plan_single
+from nself_core.hasura.export import Keep, Remove, lower, plan_anew, plan_files, plan_single, text_there
 from nself_core.hasura.git_tree import committed_files, find_repository
 from nself_core.hasura.identity import is_flat
 from nself_core.hasura.merge import merge
 from nself_core.hasura.project import find_metadata, is_tree
-from nself_core.hasura.sections import DATABASES
+from nself_core.hasura.sections import DATABASES, FLAT
 from nself_core.hasura.synced import FILE, Base, read_synced
-from nself_core.hasura.tree import read_text, read_tree
-from nself_core.hasura.tree_writer import Change, Recorded, digest, is_ours
+from nself_core.hasura.tree import V2, V3, read_tree
+from nself_core.hasura.tree_writer import Change, Recorded, bases_begun, digest, is_ours
 from nself_core.plan import Plan, Step
 
-Files = namedtuple("Files", "path folder shown local synced")
+Files = namedtuple("Files", "path folder shown kind local synced")
 Files.__doc__ = """A project's metadata files.
 
-`path`, what the settings name; `folder`, the tree's, and how it is `shown`; `local`, the Local, None where there is
-none yet; `synced`, the project's Synced."""
+`path`, what the settings name; `folder`, the tree's, and how it is `shown`; `kind`, V3 or V2, that a directory is or is
+to be, None where nothing says so; `local`, the Local, None where there is none yet; `synced`, the project's Synced."""
+
+Past = namedtuple("Past", "base begun")
+Past.__doc__ = """What a project's files and an engine last had in common: the `base`, a Base or None, and what pulls
+and exports had `begun` to write when they were ended, in their order."""
 
 SHOWN_FILES = 10
 SINGLE = (".json", ".yaml", ".yml")
@@ -43,20 +47,32 @@ def read_files(settings, anew):
     folder = os.path.dirname(path) if path.endswith(SINGLE) else path
     shown = comparisons.shown_path(folder, settings.root)
     local, synced = None, read_synced(settings.root)
-    # A run that ended before it wrote databases.yaml, the last of a tree's files, is completed.
-    anew = anew or (f"{shown}/{DATABASES}" in synced.pending and not os.path.lexists(os.path.join(path, DATABASES)))
+    anew = anew or comparisons.was_cut_off(path, settings.root)  # then this run completes it
     if os.path.isfile(path) or is_tree(path):
         try:
             local = comparisons.Local(read_tree(path, version), comparisons.shown_path(path, settings.root))
         except FileFailure:
             if not anew:
                 raise
-    return Files(path, folder, shown, local, synced)
+    return Files(path, folder, shown, _kind(path, version), local, synced)
 
 
-def read_base(settings, api):
-    """The Base of the active environment and its engine, or None."""
-    return read_synced(settings.root).base(settings.env, engine_id(api))
+def _kind(folder, version):
+    """What a directory is whose files cannot be read or are not there yet, by their names and by config.yaml."""
+    is_v3 = os.path.isfile(os.path.join(folder, DATABASES))
+    is_v2 = any(os.path.isfile(os.path.join(folder, section.file)) for section in FLAT)
+    if is_v3 and not (is_v2 and version == 2):
+        return V3
+    return V2 if is_v2 or version == 2 else None
+
+
+def read_past(settings, api):
+    """The Past of the active environment and its engine."""
+    return _past(read_synced(settings.root), settings.env, engine_id(api))
+
+
+def _past(synced, env, engine):
+    return Past(synced.base(env, engine), bases_begun(synced, env, engine))
 
 
 def engine_id(api):
@@ -98,17 +114,31 @@ def plan_pull(files, live, record, force):
     engine's counts.
     """
     local, document, conflicts = files.local, live.document, []
-    base = files.synced.base(record.env, record.base.engine)
     if local is not None:
-        document, conflicts = _merged(local, base, local.document, live.document)
-    if conflicts and not force:
-        raise _conflicts(local, live, conflicts)
-    if conflicts:
-        document, _ = _merged(local, base, live.document, local.document)
+        ours, base = _completed(local, _past(files.synced, record.env, record.base.engine))
+        document, conflicts = _merged(local, base, ours, live.document)
+        if conflicts and not force:
+            raise _conflicts(local, live, conflicts)
+        if conflicts:
+            document, _ = _merged(local, base, live.document, ours)
     changes = _file_changes(files, document)
     unsaved = unsaved_files(find_repository(files.path), changes, files.synced)
     warnings = [f"the engine's was taken: {_conflict_title(local, conflict)}" for conflict in conflicts]
     return _plan(files, changes, unsaved, record, live)._replace(warnings=warnings)
+
+
+def _completed(local, past):
+    """(document, base): what the files would be, and the Base, had those runs not been ended that wrote some of them.
+
+    Otherwise what they brought would count as a person's, and would be kept where the engine has it no more.
+    """
+    document, base = local.document, past.base
+    for begun in past.begun:
+        document, conflicts = _merged(local, base, document, begun.document)
+        if conflicts:
+            return local.document, past.base
+        base = begun
+    return document, base
 
 
 def _merged(local, base, ours, theirs):
@@ -124,25 +154,25 @@ def _file_changes(files, document):
     tree = files.local and files.local.tree
     if tree is None and files.path.endswith(SINGLE):
         return [change_of(files, item) for item in _single(files, document)]
-    actions = [item for item in plan_files(files.folder, tree, document) if not isinstance(item, Keep)]
+    if tree is None:
+        planned = plan_anew(files.folder, document, files.kind)
+    else:
+        planned = plan_files(files.folder, tree, document)
+    actions = [item for item in planned if not isinstance(item, Keep)]
     touched = {item.file for item in actions} | set(tree.files if tree else ())
-    left = [Remove(file, _text_of(files, file)) for file in _leftovers(files) if file not in touched]
+    left = [Remove(file, text_there(files.folder, file)) for file in _leftovers(files) if file not in touched]
     return [change_of(files, item) for item in [*actions, *left]]
 
 
 def _single(files, document):
     """The actions for a single file that is not there yet, or cannot be read and is overwritten."""
-    before = read_text(files.path) if os.path.lexists(files.path) else None
+    before = text_there(*os.path.split(files.path))
     return [item._replace(before=before) for item in plan_single(files.path, document)]
 
 
 def change_of(files, action):
     """The Change that an export.Write or Remove of the tree is."""
     return Change(files.folder, f"{files.shown}/{action.file}", action)
-
-
-def _text_of(files, file):
-    return read_text(os.path.join(files.folder, *file.split("/")))
 
 
 def _leftovers(files):
@@ -203,7 +233,7 @@ def _is_recorded(synced, record):
 
 def _conflicts(local, live, conflicts):
     rows = [
-        {"path": [*item.path], "base": item.base, "local": item.ours, "live": item.theirs, **local.place(item.place)}
+        {"path": [*item.path], "base": item.base, "local": item.ours, "live": item.theirs, **local.place_of(item.path)}
         for item in conflicts
     ]
     count = len(conflicts)
@@ -219,17 +249,19 @@ def _conflicts(local, live, conflicts):
 
 
 def _conflict_title(local, conflict):
-    place = local.place(conflict.place)
+    place = local.place_of(conflict.path)
     where = f"{place['file']}:{place['line']}: " if place["file"] else ""
     return where + " ".join(conflict.path)
 
 
-def check_push(comparison, base):
-    """Raise apply.MetadataMoved where the engine has something since `base` (a Base or None) that a push would undo."""
+def check_push(comparison, past):
+    """Raise apply.MetadataMoved where the engine has something since a Past that a push would undo."""
     local, live, _ = comparison
+    base = past.base
     if base is not None and base.version is not None and base.version == live.version:
         return
-    document, conflicts = _merged(local, base, local.document, live.document)
+    ours, common = _completed(local, past)
+    document, conflicts = _merged(local, common, ours, live.document)
     undone = find_changes(document, local.document)
     if not undone and not conflicts:
         return

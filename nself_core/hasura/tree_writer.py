@@ -11,10 +11,9 @@ import os
 import time
 from collections import namedtuple
 
-from nself_core.hasura.export import Remove, Write
-from nself_core.hasura.synced import FOLDER, Locked, read_synced, write_whole
-from nself_core.hasura.tree import read_text
-from nself_core.hasura.write_files import apply_files
+from nself_core.hasura.export import Remove, Write, path_of, read_bytes, text_of, text_there
+from nself_core.hasura.synced import FOLDER, Locked, read_synced, write_failure, write_whole
+from nself_core.hasura.write_files import apply_files, check_unchanged, sweep
 from nself_core.output import Report
 
 
@@ -47,6 +46,14 @@ Recorded = namedtuple("Recorded", "env base")
 Recorded.__doc__ = "An environment's synced.Base that is to be kept."
 
 COPIES = f"{FOLDER}/hasura-copies"
+# Behind an environment's name among the bases, before a version: what a run that has begun to write will have synced.
+BEGUN = " begun "
+
+
+def bases_begun(synced, env, engine):
+    """The Bases that runs which were ended would have kept, since the environment's own, in the order of those runs."""
+    found = [base for key, base in synced.bases.items() if key.startswith(f"{env}{BEGUN}")]
+    return [base for base in found if base.engine == engine]
 
 
 def digest(document):
@@ -72,55 +79,80 @@ def perform(root, works):
     with Locked(root):
         synced = read_synced(root)
         changes = [work for work in works if isinstance(work, Change) and _now(work) != work.text]
-        copies = [_keep_copy(root, change) for change in changes if change.keep]
+        sweep({_path(root, shown) for shown in [*synced.pending, *(change.shown for change in changes)]})
+        copies = _keep_copies(root, [change for change in changes if change.keep])
         _settle_pending(root, synced)
         if changes:
-            _sweep(changes)
             synced.pending = {change.shown: _sha256(change.text) for change in changes}
+            for work in works:
+                if isinstance(work, Recorded):
+                    synced.bases[f"{work.env}{BEGUN}{work.base.version}"] = work.base
             synced.save()
             apply_files(changes[0].folder, [change.action for change in changes])
             _settle_pending(root, synced)
         for work in works:
             if isinstance(work, Recorded):
-                synced.bases[work.env] = work.base
+                _keep_base(synced, work.env, work.base)
         synced.save()
     return _report(changes, copies, works)
 
 
 def _now(change):
-    path = os.path.join(change.folder, *change.file.split("/"))
-    return read_text(path) if os.path.lexists(path) else None
+    return text_there(change.folder, change.file)
+
+
+def _path(root, shown):
+    return os.path.join(root, *shown.split("/")) if not os.path.isabs(shown) else shown  # of a tree outside of it
 
 
 def _settle_pending(root, synced):
     """Take what was to be written or removed, and is, out of the note."""
     for shown, wanted in list(synced.pending.items()):
-        path = os.path.join(root, shown)  # of a tree outside of the project it is the whole path
-        if wanted == (_sha256(read_text(path)) if os.path.isfile(path) else None):
+        path = _path(root, shown)
+        if wanted == (_sha256(text_of(read_bytes(path))) if os.path.isfile(path) else None):
             del synced.pending[shown]
             synced.written.pop(shown, None)
             if wanted is not None:
                 synced.written[shown] = wanted
 
 
-def _sweep(changes):
-    """Remove temporary files that a killed run has left beside those that change: nobody else writes here now."""
-    for folder in {os.path.dirname(os.path.join(change.folder, *change.file.split("/"))) for change in changes}:
-        for name in os.listdir(folder) if os.path.isdir(folder) else ():
-            if name.startswith(".") and name.endswith(_number_behind(name)) and ".yaml." in name:
-                os.unlink(os.path.join(folder, name))
+def _keep_copies(root, changes):
+    """Copy the files of Changes, as they are, for their owner alone; returns the copies' paths from the root.
+
+    Where that fails nothing is overwritten yet, and none of them is left.
+    """
+    if not changes:
+        return []
+    folder = _make_folder(root)
+    try:
+        return [_keep_copy(root, folder, change) for change in changes]
+    except BaseException:
+        import shutil
+
+        shutil.rmtree(_path(root, folder), ignore_errors=True)
+        raise
 
 
-def _number_behind(name):
-    number = name.rpartition(".")[2]
-    return f".{number}" if number.isdecimal() else "\0"
+def _make_folder(root):
+    """Make a folder for the copies of one run, which is nobody else's; returns its path from the root."""
+    stamp = f"{COPIES}/{time.strftime('%Y-%m-%dT%H-%M-%SZ', time.gmtime())}"
+    number, shown = 1, stamp
+    while True:
+        try:
+            os.makedirs(_path(root, shown), 0o700)
+            return shown
+        except FileExistsError:
+            number += 1
+            shown = f"{stamp}-{number}"
+        except OSError as error:
+            raise write_failure(error, shown) from error
 
 
-def _keep_copy(root, change):
-    """Write a copy of a file's present text for its owner alone, and return its path from the root."""
-    stamp = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime())
-    shown = f"{COPIES}/{stamp}/{change.shown.lstrip('/')}"
-    write_whole(os.path.join(root, *shown.split("/")), change.before.encode("utf-8"), 0o600)
+def _keep_copy(root, folder, change):
+    data = read_bytes(path_of(change.folder, change.file))
+    check_unchanged(change.folder, change.action, text_of(data))
+    shown = f"{folder}/{change.shown.lstrip('/')}"
+    write_whole(_path(root, shown), data, 0o600)
     return shown
 
 
@@ -140,5 +172,11 @@ def record(root, env, base):
     """Keep a Base after an apply, under the same lock."""
     with Locked(root):
         synced = read_synced(root)
-        synced.bases[env] = base
+        _keep_base(synced, env, base)
         synced.save()
+
+
+def _keep_base(synced, env, base):
+    for key in [key for key in synced.bases if key.startswith(f"{env}{BEGUN}")]:
+        del synced.bases[key]
+    synced.bases[env] = base
