@@ -20,7 +20,14 @@ from nself_core.backups.plain import find_command
 from nself_core.backups.tar import CHUNK, chunks, tar_of
 from nself_core.failures import CheckFailed, FileFailure, Unreachable
 from nself_core.output import Report, Table
-from nself_core.postgres.tools import ToolFailed, failure_of_tool, host_command, offline_command, stream
+from nself_core.postgres.tools import (
+    ToolFailed,
+    container_command,
+    failure_of_tool,
+    host_command,
+    offline_command,
+    stream,
+)
 
 GOOD, DAMAGED, UNKNOWN, UNREAD = "good", "damaged", "without manifest", "not decrypted"
 HASH_ONLY = f"only its hash was compared: it is encrypted, and {IDENTITY} is not set"
@@ -111,13 +118,24 @@ def read_whole(database, name, pieces, path):
     if name.format == PLAIN:
         return _read_plain(name, pieces())
     arguments = ["--file=/dev/null", *([path] if name.format == DIRECTORY else [])]
-    here = host_command("pg_restore", arguments) if database.reach.kind == "container" else None
     try:
         return _read_by(database, offline_command(database, "pg_restore", arguments), name, pieces)
-    except Unreachable:
-        if here is None:
+    except Unreachable as failure:
+        other = _other_reader(database, arguments, failure)
+        if other is None:
             raise
-        return _read_by(database, here, name, pieces)  # the container is not there: the host's own will do
+        return _read_by(database, other, name, pieces)
+
+
+def _other_reader(database, arguments, failure):
+    """The Command of another pg_restore, where the first is not there or cannot read this; None without one.
+
+    In the container's place this host's will do, and for a URL in this host's place the container's.
+    """
+    here = host_command("pg_restore", arguments)
+    if database.reach.kind == "url" and here:
+        return container_command(database, "pg_restore", arguments, failure)
+    return here if database.reach.kind == "container" else None
 
 
 def _read_by(database, command, name, pieces):

@@ -75,6 +75,7 @@ class UrlReach:
         self.url, self.secrets, self.options = _take_apart(url)
         self.where = _describe_url(self.url)
         self.settings = settings
+        self.place = None  # the container_clients.Place of client programs, once one was wanted
         unheard = next((name for name in self.secrets if name != "password"), None)
         if unheard and driver == "psql":
             message = f"psql takes {unheard} on its command line only, where others can read it"
