@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from bed.local_processes import wait_until
+from bed.projects import REPOSITORY
 from psycopg import sql
 from test_restore import CATALOGUE, drop_beside, filled
 from test_secrets import forms, watch
@@ -23,6 +24,12 @@ from nself_core.settings import load_settings
 WITHOUT_CLIENTS = """
 from nself_core.postgres import toolchain
 toolchain.HOST_FOLDERS, toolchain._wheel_toolchains = (), lambda: []
+"""
+WITHOUT_PSYCOPG = """
+import sys
+sys.modules["psycopg"] = None
+from nself_core.postgres import reach
+reach._has_psycopg = lambda: False
 """
 VERSION = 15
 
@@ -40,10 +47,10 @@ class Bare:
         for name in ("docker", "age", "sh", "sleep"):
             if shutil.which(name):
                 (self.programs / name).symlink_to(shutil.which(name))
-        (folder / "site").mkdir()
-        (folder / "site" / "sitecustomize.py").write_text(WITHOUT_CLIENTS, encoding="utf-8")
-        home = project._runner.environment({})["PYTHONPATH"]
-        self.env = {"PATH": str(self.programs), "PYTHONPATH": f"{folder / 'site'}:{home}"}
+        self.site = folder / "site" / "sitecustomize.py"
+        self.site.parent.mkdir()
+        self.site.write_text(WITHOUT_CLIENTS, encoding="utf-8")
+        self.env = {"PATH": str(self.programs), "PYTHONPATH": f"{self.site.parent}:{REPOSITORY}"}
         self.settings = {**project.database.settings, "NSELF_DB_URL": cluster.url(project.database.name)}
         self.settings.update({"NSELF_DB_CONTAINER": cluster.name, "DOCKER_HOST": cluster.docker_host})
         self.settings["NSELF_DB_DRIVER"] = "psycopg"
@@ -128,6 +135,13 @@ def test_an_older_program_of_the_host_is_passed_over(bare):
         bare.fake(program, "9.6.1")
     data = bare.run("backup", "--json").ok().json()["data"]
     assert f" {VERSION}." in manifest_of(bare, data)["pg_dump"]
+    unable = "echo 'pg_restore: error: unsupported version (1.16) in file header' >&2; exit 1"
+    (bare.programs / "pg_restore").write_text(f"#!/bin/sh\n{unable}\n", encoding="utf-8")
+    (bare.programs / "pg_restore").chmod(0o755)
+    bare.run("backup", "verify").ok()
+    bare.change(NSELF_DB_CONTAINER="nowhere_postgres")
+    outcome = bare.run("backup", "verify")
+    assert outcome.code == 2 and "unsupported version" in outcome.err and "nowhere_postgres" in outcome.err
 
 
 @IN_A_CONTAINER
@@ -193,6 +207,37 @@ def test_a_plain_backup_in_place(bare):
 def test_the_shell_is_the_containers_psql(bare):
     told = bare.run("shell", stdin="SELECT current_database() AS here;\n\\! cat /proc/1/comm\n").ok().out
     assert bare.database.name in told and "postgres" in told
+
+
+# Sessions: psycopg is not meant, or not there.
+
+
+@IN_A_CONTAINER
+@pytest.mark.parametrize("driver", ["psql", None])
+def test_without_psycopg_everything_is_asked_by_the_containers_psql(bare, driver):
+    filled(bare)
+    before = bare.database.admin(CATALOGUE)
+    bare.change(NSELF_DB_DRIVER=driver)
+    if driver is None:
+        # As on a host that has the one file and a bare Python.
+        bare.site.write_text(bare.site.read_text(encoding="utf-8") + WITHOUT_PSYCOPG, encoding="utf-8")
+    bare.project.migration("1_a", "CREATE TABLE np_a (id int);")
+    bare.run("migrate", "up").ok()
+    bare.database.admin("DROP TABLE np_a")
+    bare.run("backup", "--verify").ok()
+    bare.database.admin("DROP TABLE parent CASCADE")
+    bare.run("restore", "--force").ok()
+    assert bare.database.admin(CATALOGUE) == before
+    rows = bare.run("shell", "--command", "SELECT inet_server_addr()", "--json").ok().json()["data"]["rows"]
+    assert rows == [["127.0.0.1"]]
+
+
+@IN_A_CONTAINER
+def test_without_psycopg_and_container_the_hint_names_all_ways(bare):
+    bare.change(NSELF_DB_DRIVER="psql", NSELF_DB_CONTAINER="nowhere_postgres")
+    error = refusal(bare, "list")
+    assert "there is no psql on this host" in error["message"] and "nowhere_postgres" in error["message"]
+    assert error["hint"] == "install a Postgres client, or psycopg, or start the stack"
 
 
 # Secrets, and what a killed run leaves.
@@ -313,8 +358,10 @@ LAN = {"5432/tcp": [{"HostIp": "192.168.7.7", "HostPort": "5433"}]}
     [
         ([("127.0.0.1", "5433")], PUBLISHED, "bridge", "&hostaddr=127.0.0.1&port=5432"),
         ([("localhost", "5433")], PUBLISHED, "bridge", "&hostaddr=127.0.0.1&port=5432"),
-        ([("10.1.2.3", "5433")], {}, "bridge", ""),
-        ([("127.0.0.1", "5433")], {}, "host", ""),
+        ([("10.1.2.3", "5433")], {}, "bridge", "&hostaddr=10.1.2.3"),
+        ([("10.1.2.3", "5433"), ("::2", "5433")], {}, "bridge", "&hostaddr=10.1.2.3,::2"),
+        ([("127.0.0.1", "5433")], {}, "host", "&hostaddr=127.0.0.1"),
+        ([("no-such-host.invalid", "5433")], PUBLISHED, "bridge", None),
         ([("127.0.0.1", "5432")], PUBLISHED, "bridge", None),
         ([("127.0.0.1", "5433")], LAN, "bridge", None),
         ([("127.0.0.1", "5433"), ("10.1.2.3", "5433")], PUBLISHED, "bridge", None),
@@ -328,14 +375,14 @@ def test_the_way_from_the_container(ends, ports, network, added):
     if added is not None:
         assert clients._way_from(there, facts, ends) == added
         return
-    with pytest.raises(Unreachable, match="of this host"):
+    with pytest.raises(Unreachable, match="of this host|is not known here"):
         clients._way_from(there, facts, ends)
 
 
 def test_an_engine_on_another_machine_has_another_localhost():
     there = SimpleNamespace(container="app_postgres", docker_env={"DOCKER_HOST": "ssh://deploy@far"})
     facts = {"network": "host", "ports": PUBLISHED}
-    assert clients._way_from(there, facts, [("10.1.2.3", "5433")]) == ""
+    assert clients._way_from(there, facts, [("10.1.2.3", "5433")]) == "&hostaddr=10.1.2.3"
     with pytest.raises(Unreachable, match="port 5433 of this host"):
         clients._way_from(there, facts, [("127.0.0.1", "5433")])
 

@@ -24,7 +24,6 @@ FACTS = (
 DOCKER_SECONDS = 30
 START = "start the stack"
 EVERY_ADDRESS = ("", "0.0.0.0", "::")
-LOOPBACK = ("127.0.0.1", "::1")
 # Parameters and variables that name a file of this host, which the container has not.
 FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir", "sslkeylogfile", "service", "servicefile")
 # What libpq reads without being told, and what would be worth less without it.
@@ -42,7 +41,8 @@ Place = namedtuple("Place", "container docker_env added defaults major")
 Place.__doc__ = """Where the client programs are.
 
 `container`, its name; `docker_env`, the variables for docker; `added`, what is put behind the URL so that it leads
-from there to the same server; `defaults`, libpq's variables for what the URL leaves open; `major`, their version.
+from there to the same server; `defaults`, libpq's variables for what the URL leaves open; `major`, their version, None
+until it is proved that the same server answers from there.
 """
 
 
@@ -54,13 +54,26 @@ def place_of(database, program, major, failure):
     """
     reach = database.reach
     try:
-        if reach.place is None:
-            reach.place = _find_place(database)
+        if reach.place is None or reach.place.major is None:
+            reach.place = _prove(database, reach.place or _find_place(reach))
         if reach.place.major < major:
             raise Unreachable(f"{program} in {reach.place.container} is {reach.place.major}, and the server {major}")
     except Unreachable as why:
         raise _neither(failure, why) from None
     return reach.place
+
+
+def session_psql(reach, variables, login, failure):
+    """Arguments and environment for the psql of a session, where the host of a URL has neither it nor psycopg.
+
+    Nothing on this host can prove the server then: the URL's host is looked up here, and its address given there.
+    """
+    try:
+        reach.place = reach.place or _find_place(reach)
+    except Unreachable as why:
+        raise _neither(failure, why) from None
+    before, after, env = started(reach, reach.place, variables, login)
+    return [*before, "psql", *after], env
 
 
 def _neither(failure, why):
@@ -75,11 +88,8 @@ def started(reach, place, variables, login, flags=("-i",)):
     """
     # Docker takes `-e NAME` without a value from its own environment: so no value stands in the arguments.
     argv, env = reach.command("pg_dump", variables, login)
-    inside = {name: value for name, value in env.items() if name.startswith("PG")}
-    inside = {name: value for name, value in inside.items() if name not in NOT_FOR_CLIENTS}
-    inside = {**place.defaults, **inside, "LC_ALL": env["LC_ALL"]}
-    if "TERM" in variables:
-        inside["TERM"] = variables["TERM"]
+    known = {name: value for name, value in env.items() if name.startswith("PG") and name not in NOT_FOR_CLIENTS}
+    inside = {**place.defaults, **known, **{name: env[name] for name in variables if name in env}}
     names = [part for name in inside for part in ("-e", name)]
     before = ["docker", "exec", *flags, *names, place.container]
     return before, ["-d", argv[-1] + place.added], {**env, **place.docker_env, **inside}
@@ -111,15 +121,16 @@ def interactive(database, variables, login):
     return [*before, "psql", *after], env
 
 
-def _find_place(database):
-    """The Place in the project's container. Raises Unreachable where there is none, with why."""
-    reach = database.reach
+def _find_place(reach):
+    """The Place in the project's container, not proved yet. Raises Unreachable where there is none, with why."""
+    import pwd
+
     there, facts = _find_container(reach.settings)
     env = processes.child_env()
     reach.forget_other_places(env)
     _refuse_files(reach, env)
     added = _way_from(there, facts, _ends(reach.url, env))
-    return _prove(database, Place(there.container, there.docker_env, added, {}, 0))
+    return Place(there.container, there.docker_env, added, {"PGUSER": pwd.getpwuid(os.geteuid()).pw_name}, None)
 
 
 def _find_container(settings):
@@ -186,40 +197,36 @@ def _ends(url, env):
 def _way_from(there, facts, ends):
     """What is put behind a URL that leads to these ends from this host, so that it does so from the container.
 
-    Raises Unreachable where nothing would.
+    Names are looked up here: in the container they may be another's. Raises Unreachable where nothing would do.
     """
-    here = [host for host, _ in ends if _is_here(host)]
-    if not here:
-        return ""
-    sockets = [host for host in here if not host or host[0] in "/@"]
-    if not sockets and not docker_machine(there):
-        if facts["network"] == "host":
-            return ""
-        inside = _published(facts["ports"] or {}, ends[0][1]) if len(ends) == 1 else None
-        if inside:
-            return f"&hostaddr=127.0.0.1&port={inside}"
-    name = "a socket" if sockets else f"port {ends[0][1]}"
-    raise Unreachable(f"the URL leads to {name} of this host, and that is none which {there.container} publishes")
+    if any(not host or host[0] in "/@" for host, _ in ends):
+        raise Unreachable(f"the URL leads to a socket of this host, which is not in {there.container}")
+    addresses = [_address(host) for host, _ in ends]
+    here = any(address.startswith("127.") or address in (*EVERY_ADDRESS, "::1") for address in addresses)
+    if not here or (facts["network"] == "host" and not docker_machine(there)):
+        return f"&hostaddr={','.join(addresses)}"
+    inside = _published(facts["ports"] or {}, ends[0][1]) if len(ends) == 1 and not docker_machine(there) else None
+    if inside is None:
+        raise Unreachable(f"the URL leads to port {ends[0][1]} of this host, which is none of {there.container}'s")
+    return f"&hostaddr=127.0.0.1&port={inside}"
 
 
-def _is_here(host):
-    """Whether what this host calls `host` is itself, and so something else in a container."""
+def _address(host):
+    """The address of a host as this one knows it; one of IPv4 where there is one, for a container may have no other."""
     import socket
 
-    if not host or host[0] in "/@":
-        return True
     try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
-        return False
-    return any(str(one).startswith("127.") or one in (*EVERY_ADDRESS, *LOOPBACK) for one in found)
+        raise Unreachable(f"the host {host} of the URL is not known here") from None
+    return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
 
 
 def _published(ports, number):
     """The container's own port that Docker publishes as port `number` of this host, None where there is none."""
     for inside, places in ports.items():
         for place in places or ():
-            if place["HostPort"] == number and place["HostIp"] in (*EVERY_ADDRESS, *LOOPBACK):
+            if place["HostPort"] == number and place["HostIp"] in (*EVERY_ADDRESS, "127.0.0.1", "::1"):
                 return inside.partition("/")[0]
     return None
 
