@@ -156,9 +156,12 @@ def command_of(database, program, arguments, server_version=None, watched=False,
     return Command(program, argv, start.env, start.in_container, bool(watched or fed))
 
 
-def runs_in_container(database, program, server_version=None):
-    """Whether `command_of` would run a client program in a container. Raises what that raises."""
-    return _start(database, program, server_version).in_container
+def runs_in_container(database, program, server_version=None, also=None):
+    """Whether `command_of` would run a client program in a container. Raises what that raises.
+
+    Argument: `also`, another that is wanted beside it, as a reader is by `joined_command`.
+    """
+    return _start(database, program, server_version, also).in_container
 
 
 def scripted(database, program, script, arguments, server_version):

@@ -237,6 +237,12 @@ def test_killed_at_random_points(ready):
 # kill -9 of what comes after a restore: --undo and --clean.
 
 
+def wait_until_nobody_works(project):
+    """Wait until the program has no session on the server, in the database from which others are renamed neither."""
+    sessions = "SELECT query FROM pg_stat_activity WHERE application_name LIKE 'nself-db%'"
+    wait_until(lambda: not of_server(project, sessions), SECONDS, lambda: f"{of_server(project, sessions)}")
+
+
 @contextlib.contextmanager
 def stopped_at(project, name, *options):
     """A `restore` with these options that waits for a lock on the database `name`: gives (process, the holder)."""
@@ -266,7 +272,7 @@ def test_killed_in_an_undo(ready, name, holder_ends, kill):
             wait_until(lambda: of_server(project, SQL_OPEN, [project.database.name]), WAIT)
         holder.execute("ROLLBACK")
     wait_until(lambda: of_server(project, SQL_OPEN, [project.database.name]), WAIT)
-    wait_until_ended(project)
+    wait_until_nobody_works(project)
     rows = project.database.admin("SELECT count(*) AS n FROM u")[0]["n"]
     check_present(project, rows)
     (aside,) = beside(project)
@@ -289,7 +295,7 @@ def test_killed_in_a_clean(ready, name, kill):
         kill(process)
         assert outcome_of(process).code == -9
         holder.execute("ROLLBACK")
-    wait_until_ended(project)
+    wait_until_nobody_works(project)
     left = beside(project)
     assert second in left and {*left} <= {first, second}
     assert all(of_server(project, SQL_OPEN, [one]) for one in left)
