@@ -316,10 +316,15 @@ def test_no_container(bare):
 @IN_A_CONTAINER
 def test_no_docker(bare):
     (bare.programs / "docker").unlink()
-    assert "docker was not found" in refusal(bare, "backup")["message"]
+    error = refusal(bare, "backup")
+    assert (error["message"], error["hint"]) == (
+        "there is no pg_dump on this host",
+        "install Postgres' client programs",
+    )
 
 
-def test_a_container_that_is_older_than_the_server():
+def test_a_container_that_is_older_than_the_server(monkeypatch):
+    monkeypatch.setattr(processes, "find_program", lambda name: name)
     reach = SimpleNamespace(place=clients.Place("app_postgres", {}, "", {}, 13))
     with pytest.raises(Unreachable) as caught:
         clients.place_of(SimpleNamespace(reach=reach), "pg_dump", 15, Unreachable("no pg_dump", "install it"))
@@ -437,4 +442,5 @@ def test_refused_credentials_are_told_as_such():
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(CredentialsRefused):
         patch.setattr(clients, "_find_place", refuse)
+        patch.setattr(processes, "find_program", lambda name: name)
         clients.place_of(Database(), "pg_dump", 15, Unreachable("none"))

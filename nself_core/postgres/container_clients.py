@@ -52,14 +52,15 @@ def place_of(database, program, major, failure):
     Arguments: `major`, the server's version, 0 where any client will do; `failure`, why there is none on this host.
     Raises Unreachable, which says why there is none in the container either.
     """
+    return _instead(failure, lambda: _proved_place(database, program, major))
+
+
+def _proved_place(database, program, major):
     reach = database.reach
-    try:
-        if reach.place is None or reach.place.major is None:
-            reach.place = _prove(database, reach.place or _find_place(reach))
-        if reach.place.major < major:
-            raise Unreachable(f"{program} in {reach.place.container} is {reach.place.major}, and the server {major}")
-    except Unreachable as why:
-        raise _neither(failure, why) from None
+    if reach.place is None or reach.place.major is None:
+        reach.place = _prove(database, reach.place or _find_place(reach))
+    if reach.place.major < major:
+        raise Unreachable(f"{program} in {reach.place.container} is {reach.place.major}, and the server {major}")
     return reach.place
 
 
@@ -68,17 +69,20 @@ def session_psql(reach, variables, login, failure):
 
     Nothing on this host can prove the server then: the URL's host is looked up here, and its address given there.
     """
-    try:
-        reach.place = reach.place or _find_place(reach)
-    except Unreachable as why:
-        raise _neither(failure, why) from None
+    reach.place = reach.place or _instead(failure, lambda: _find_place(reach))
     before, after, env = started(reach, reach.place, variables, login)
     return [*before, "psql", *after], env
 
 
-def _neither(failure, why):
-    told = f"{failure.message}, and the container's cannot be used: {why.message}"
-    return Unreachable(told, f"{failure.hint}, or {why.hint}" if why.hint else failure.hint)
+def _instead(failure, find):
+    """What `find()` returns. Raises `failure`, and with it why the container's programs cannot be used, where so."""
+    if not processes.find_program("docker"):
+        raise failure  # there is no container to speak of
+    try:
+        return find()
+    except Unreachable as why:
+        told = f"{failure.message}, and the container's cannot be used: {why.message}"
+        raise Unreachable(told, f"{failure.hint}, or {why.hint}" if why.hint else failure.hint) from None
 
 
 def started(reach, place, variables, login, flags=("-i",)):
@@ -97,13 +101,9 @@ def started(reach, place, variables, login, flags=("-i",)):
 
 def offline(settings, failure):
     """What stands before a client program in the container that needs no server, and its environment."""
-    try:
-        there, _ = _find_container(settings)
-    except Unreachable as why:
-        raise _neither(failure, why) from None
-    return ["docker", "exec", "-i", "-e", "LC_ALL", there.container], processes.child_env(
-        {**there.docker_env, "LC_ALL": "C"}
-    )
+    there, _ = _instead(failure, lambda: _find_container(settings))
+    env = processes.child_env({**there.docker_env, "LC_ALL": "C"})
+    return ["docker", "exec", "-i", "-e", "LC_ALL", there.container], env
 
 
 def interactive(database, variables, login):
