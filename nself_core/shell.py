@@ -194,8 +194,10 @@ def open_terminal(database, step, warn):
         )
     if superuser:
         warn(NO_READER)
+    from nself_core.postgres import container_clients
+
     variables = database.variables(NO_PARAMETERS if writes else READ_ONLY)
-    argv, env = database.reach.interactive(variables, login or Login())
+    argv, env = container_clients.interactive(database, variables, login or Login())
     return Report({}, exit_code=processes.replace([*argv, "-X", *prompt_arguments(database.settings, step.mode)], env))
 
 

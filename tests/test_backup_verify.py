@@ -20,6 +20,7 @@ from nself_core.backups.tar import Unpacking, tar_of
 from nself_core.backups.verify import DAMAGED, GOOD, UNKNOWN, examine
 from nself_core.failures import FileFailure, Unreachable, UsageFailure
 from nself_core.postgres import tools
+from nself_core.settings import load_settings
 
 ROUNDS = int(os.environ.get("NSELF_DAMAGE_ROUNDS", "50"))
 WITHOUT_MANIFEST = 8  # of which each starts a pg_restore
@@ -38,6 +39,7 @@ class Here:
 
     where = "here"
     reach = type("Reach", (), {"kind": "url"})
+    settings = load_settings(project=os.path.dirname(__file__), environ={"PROJECT_NAME": "nowhere"})
 
 
 class Stopped:

@@ -10,7 +10,17 @@ from nself_core.backups.names import DIRECTORY, PLAIN
 from nself_core.backups.tar import tar_size
 from nself_core.backups.verify import content, opened
 from nself_core.failures import FileFailure, UsageFailure
-from nself_core.postgres.tools import FILE, FOLDER, KEPT_WORDS, PIPE, ToolFailed, command_of, failure_of_tool, stream
+from nself_core.postgres.tools import (
+    FILE,
+    FOLDER,
+    KEPT_WORDS,
+    PIPE,
+    ToolFailed,
+    command_of,
+    failure_of_tool,
+    runs_in_container,
+    stream,
+)
 
 # A pg_restore since 17 sets transaction_timeout, which a server before 17 does not know: the one error that is none.
 UNKNOWN_SETTING = 'unrecognized configuration parameter "transaction_timeout"'
@@ -45,7 +55,7 @@ def _psql_arguments():
 
 def check_jobs(database, backup, jobs):
     """Raise UsageFailure where pg_restore would have to read a stream with several jobs, which it cannot."""
-    if jobs and backup.name.is_encrypted and database.reach.kind != "container":
+    if jobs and backup.name.is_encrypted and not runs_in_container(database, "pg_restore"):
         raise UsageFailure("--jobs wants a file to read from, and an encrypted backup is decrypted as a stream")
 
 
@@ -95,31 +105,34 @@ def _run_pg_restore(target, backup, jobs, server_version):
     if target.reach.kind != "url":  # there, the URL names the database
         arguments.append(f"--dbname={target.reach_database}")
     arguments += [f"--jobs={jobs}"] if jobs else []
-    if target.reach.kind == "container":
-        arguments.append("--exit-on-error")  # the container's own pg_restore is as old as its server
-        # From a pipe it reads a custom dump, and with one job only.
-        how = FOLDER if backup.name.format == DIRECTORY else FILE if jobs else PIPE
-        _feed(target, "pg_restore", arguments, backup, how)
-        return
+    how = _how(target, backup, jobs, server_version)
     try:
-        _load_from_here(target, backup, ["--exit-on-error", *arguments], server_version)
+        _load_once(target, backup, ["--exit-on-error", *arguments], how, server_version)
     except ToolFailed as failed:
         if UNKNOWN_SETTING not in failed.words:
             raise
-        _load_past_setting(target, backup, arguments, server_version)
+        _load_past_setting(target, backup, arguments, how, server_version)
 
 
-def _load_from_here(target, backup, arguments, server_version):
-    if backup.name.is_encrypted:
-        _feed(target, "pg_restore", arguments, backup, PIPE, server_version)
+def _how(target, backup, jobs, server_version):
+    """By what pg_restore is given the backup, see command_of; None where it opens the file itself."""
+    if not runs_in_container(target, "pg_restore", server_version):
+        return PIPE if backup.name.is_encrypted else None
+    # From a pipe it reads a custom dump, and with one job only.
+    return FOLDER if backup.name.format == DIRECTORY else FILE if jobs else PIPE
+
+
+def _load_once(target, backup, arguments, how, server_version):
+    if how:
+        _feed(target, "pg_restore", arguments, backup, how, server_version)
         return
     stream(command_of(target, "pg_restore", [*arguments, backup.path], server_version, watched=True))
 
 
-def _load_past_setting(target, backup, arguments, server_version):
+def _load_past_setting(target, backup, arguments, how, server_version):
     """Run pg_restore again, to its end, where its first setting has ended it; any other error counts."""
     try:
-        _load_from_here(target, backup, arguments, server_version)
+        _load_once(target, backup, arguments, how, server_version)
     except ToolFailed as failed:
         if not _is_harmless(failed.words):
             raise

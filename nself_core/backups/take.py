@@ -35,7 +35,15 @@ from nself_core.disk import sync
 from nself_core.failures import CheckFailed, Failure, Unreachable, UsageFailure
 from nself_core.output import Report, bytes_text, duration_text
 from nself_core.plan import Plan, Step
-from nself_core.postgres.tools import ToolFailed, command_of, failure_of_tool, program_version, stream
+from nself_core.postgres.tools import (
+    ToolFailed,
+    command_of,
+    failure_of_tool,
+    program_version,
+    runs_in_container,
+    scripted,
+    stream,
+)
 
 FORMAT_LETTERS = {CUSTOM: "c", PLAIN: "p", DIRECTORY: "d"}
 DEFAULT_LEVEL = "6"
@@ -307,7 +315,7 @@ def _dump_stream(database, job, sinks, progress):
 
 
 def _dump_directory(database, job, part, version, progress):
-    if database.reach.kind == "container":
+    if runs_in_container(database, "pg_dump", version):
         return _unpack_directory(database, job, part, progress)
     target = os.path.join(part, "dump")
     words = stream(command_of(database, "pg_dump", [*job.arguments, f"--file={target}"], version, True))
@@ -319,8 +327,7 @@ def _dump_directory(database, job, part, version, progress):
 
 
 def _unpack_directory(database, job, part, progress):
-    script = ["-c", DIRECTORY_IN_CONTAINER, "sh", *job.arguments]
-    command = command_of(database, "sh", script, watched=True)._replace(program="pg_dump")
+    command = scripted(database, "pg_dump", DIRECTORY_IN_CONTAINER, job.arguments, job.facts["server_version"])
     unpacking = Unpacking(part, progress)
     try:
         words = stream(command, unpacking)

@@ -21,7 +21,15 @@ from nself_core.backups.shares import read_shares
 from nself_core.backups.tar import CHUNK, chunks, tar_of
 from nself_core.failures import CheckFailed, FileFailure, Unreachable
 from nself_core.output import Report, Table
-from nself_core.postgres.tools import SIGNALS, ToolFailed, failure_of_tool, host_command, offline_command, stream
+from nself_core.postgres.tools import (
+    SIGNALS,
+    ToolFailed,
+    container_command,
+    failure_of_tool,
+    host_command,
+    offline_command,
+    stream,
+)
 
 GOOD, DAMAGED, UNKNOWN, UNREAD = "good", "damaged", "without manifest", "not decrypted"
 HASH_ONLY = f"only its hash was compared: it is encrypted, and {IDENTITY} is not set"
@@ -89,13 +97,14 @@ def examine(database, backup, jobs=1):
 def _read(database, backup, jobs):
     """Why a backup cannot be read to its end, or None; by several processes where they can read the file itself."""
     is_file = backup.name.format == CUSTOM and not backup.name.is_encrypted
-    if jobs == 1 or not is_file or database.reach.kind == "container":
-        return read_whole(database, backup.name, lambda: content(backup), backup.path)
-    try:
-        read_shares(offline_command(database, "pg_restore", []), backup.path, jobs)
-    except ToolFailed as failed:
-        return _reason(database, failed)
-    return None
+    command = offline_command(database, "pg_restore", []) if jobs > 1 and is_file else None
+    if command and not command.in_container:
+        try:
+            read_shares(command, backup.path, jobs)
+            return None
+        except ToolFailed:
+            pass  # one who reads all of it says what is wrong
+    return read_whole(database, backup.name, lambda: content(backup), backup.path)
 
 
 def difference(manifest, size, digest):
@@ -125,13 +134,24 @@ def read_whole(database, name, pieces, path):
     if name.format == PLAIN:
         return _read_plain(name, pieces())
     arguments = ["--file=/dev/null", *([path] if name.format == DIRECTORY else [])]
-    here = host_command("pg_restore", arguments) if database.reach.kind == "container" else None
     try:
         return _read_by(database, offline_command(database, "pg_restore", arguments), name, pieces)
-    except Unreachable:
-        if here is None:
+    except Unreachable as failure:
+        other = _other_reader(database, arguments, failure)
+        if other is None:
             raise
-        return _read_by(database, here, name, pieces)  # the container is not there: the host's own will do
+        return _read_by(database, other, name, pieces)
+
+
+def _other_reader(database, arguments, failure):
+    """The Command of another pg_restore, where the first is not there or cannot read this; None without one.
+
+    In the container's place this host's will do, and for a URL in this host's place the container's.
+    """
+    here = host_command("pg_restore", arguments)
+    if database.reach.kind == "url" and here:
+        return container_command(database, "pg_restore", arguments, failure)
+    return here if database.reach.kind == "container" else None
 
 
 def _read_by(database, command, name, pieces):

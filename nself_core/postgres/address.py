@@ -92,7 +92,7 @@ def _url_variables(user, hosts, pairs, password, name):
 
 def _container_place(reach, port):
     """(host, port) at which this host reaches the container's server."""
-    machine = _docker_machine(reach)
+    machine = docker_machine(reach)
     for host, number in _published(reach, port):
         if host in ("0.0.0.0", "::"):
             host = machine or ("::1" if host == "::" else "127.0.0.1")
@@ -117,7 +117,7 @@ def _published(reach, port):
     return [(host.strip("[]") or "0.0.0.0", number) for host, _, number in pairs]
 
 
-def _docker_machine(reach):
+def docker_machine(reach):
     """The host name of a Docker engine on another machine; empty for one on this."""
     engine = reach.docker_env.get("DOCKER_HOST") or _docker(reach, "context", "inspect", "--format", ENGINE).strip()
     scheme, _, rest = engine.partition("://")

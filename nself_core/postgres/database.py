@@ -182,7 +182,8 @@ class Database:
             return self.connect(login, parameters)
         if self.reach.kind == "container":
             return self._connect_by_labels(text, login, parameters)
-        raise connection_failure(text, self.where)
+        place = self.reach.place if self.reach.kind == "url" else None
+        raise (docker_failure(text, place) if place else None) or connection_failure(text, self.where)
 
     def _settle_behind_pooler(self, session, pid, login, parameters):
         """Set what a pooler has dropped; raise Refused where the session is not ours alone.
@@ -224,9 +225,18 @@ class Database:
         variables = self.variables(parameters)
         if self.reach.driver == "psycopg":
             return self._open_libpq(login, variables)
-        argv, env = self.reach.command("psql", {**variables, **ENVIRONMENT}, login)
-        shares_files = self.reach.kind != "container"
+        argv, env, shares_files = self._psql({**variables, **ENVIRONMENT}, login)
         return PsqlSession([*argv, "-X", "-q", "-w"], env, self.where, self.on_statement, shares_files)
+
+    def _psql(self, variables, login):
+        """Arguments and environment for psql, and whether it sees this host's files."""
+        try:
+            argv, env = self.reach.command("psql", variables, login)
+        except Unreachable as failure:
+            from nself_core.postgres import container_clients
+
+            return (*container_clients.session_psql(self.reach, variables, login, failure), False)
+        return argv, env, self.reach.kind != "container"
 
     def _open_libpq(self, login, variables):
         from nself_core.postgres.libpq import LibpqSession

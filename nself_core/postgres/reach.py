@@ -62,7 +62,13 @@ def _choose_driver(driver):
         raise UsageFailure(f"the driver {driver!r} is not known", "use psql or psycopg")
     if driver:
         return driver
-    return "psql" if find_psql() else "psycopg"
+    return "psql" if find_psql() or not _has_psycopg() else "psycopg"
+
+
+def _has_psycopg():
+    import importlib.util
+
+    return importlib.util.find_spec("psycopg") is not None
 
 
 class UrlReach:
@@ -75,6 +81,7 @@ class UrlReach:
         self.url, self.secrets, self.options = _take_apart(url)
         self.where = _describe_url(self.url)
         self.settings = settings
+        self.place = None  # the container_clients.Place of client programs, once one was wanted
         unheard = next((name for name in self.secrets if name != "password"), None)
         if unheard and driver == "psql":
             message = f"psql takes {unheard} on its command line only, where others can read it"
@@ -97,7 +104,7 @@ class UrlReach:
         """Arguments and environment to start client `program` (psql, pg_dump…) with libpq `variables`."""
         path = find_psql() if program == "psql" else program
         if not path:
-            raise Unreachable("there is no psql on this host", "install a Postgres client, or use --driver psycopg")
+            raise Unreachable("there is no psql on this host", "install a Postgres client, or psycopg")
         password = self._password_of(login)
         known = {} if password is None and not login.user else {"PGPASSWORD": password}
         env = processes.child_env({**variables, **known})

@@ -1,7 +1,8 @@
 """Postgres' client programs, run beside the server: pg_dump, pg_restore, pg_dumpall.
 
-In a container they are the server's own. By a URL they are the host's, the newest there is, and one that is older than
-the server is refused. What they write is handed on in pieces; what they say is kept to its end.
+In a container they are the server's own. By a URL they are the host's, and one that is older than the server is
+refused; where there is none that will do, those of the project's container (container_clients). What they write is
+handed on in pieces; what they say is kept to its end.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from nself_core import processes
 from nself_core.failures import SqlFailure, Unreachable
 from nself_core.postgres.database import NO_PARAMETERS, OWN_LOGIN, docker_failure
 from nself_core.postgres.errors import connection_failure
+from nself_core.postgres.reach import find_psql
 from nself_core.postgres.toolchain import find_clients
 
 CHUNK = 1 << 18
@@ -107,6 +109,7 @@ TOLD_PROGRAM = re.compile(r"^nself-program (.*)\n?", re.MULTILINE)
 NO_SUCH_PROGRAM = 127  # a shell's exit code
 SIGNALS = 128  # to which a shell adds the number of the signal that ended a program
 END_SECONDS = 5
+INSTALL = "install Postgres' client programs"
 
 Command = namedtuple("Command", "program argv env in_container watched", defaults=(False,))
 Command.__doc__ = """A client program ready to run.
@@ -130,6 +133,13 @@ class ToolFailed(Exception):
         self.told = told
 
 
+_Start = namedtuple("_Start", "before program after env in_container")
+_Start.__doc__ = """How a client program is started on a database.
+
+What stands before it (docker exec …), its name or path, its arguments for the server, and the environment.
+"""
+
+
 def command_of(database, program, arguments, server_version=None, watched=False, fed=None):
     """The Command that runs a client program on the database.
 
@@ -138,18 +148,27 @@ def command_of(database, program, arguments, server_version=None, watched=False,
     same for one that reads a dump: PIPE, FILE or FOLDER, and the number of bytes that `stream` will give it. Raises
     Unreachable where there is none, or it is too old.
     """
-    reach = database.reach
-    argv, env = reach.command(program, database.variables(NO_PARAMETERS), OWN_LOGIN)
+    start = _start(database, program, server_version)
     shell = ["sh", "-c", FED, "sh", str(fed[1]), fed[0]] if fed else ["sh", "-c", WATCHED, "sh"] if watched else []
-    if reach.kind == "container":
+    if start.in_container:
         shell = shell or ["sh", "-c", IN_CONTAINER, "sh"]
-        return Command(program, [*argv[:-1], *shell, program, *arguments], env, True, bool(watched or fed))
-    major = (server_version or 0) // 10000
-    known = [argv[0]] if os.sep in argv[0] else find_clients(program, major)
-    if not known:
-        raise Unreachable(f"there is no {program} on this host", "install Postgres' client programs")
-    path = _new_enough(known, program, major) if major else known[0]
-    return Command(program, [*shell, path, *argv[1:], *arguments], env, False, bool(watched or fed))
+    argv = [*start.before, *shell, start.program, *start.after, *arguments]
+    return Command(program, argv, start.env, start.in_container, bool(watched or fed))
+
+
+def runs_in_container(database, program, server_version=None, also=None):
+    """Whether `command_of` would run a client program in a container. Raises what that raises.
+
+    Argument: `also`, another that is wanted beside it, as a reader is by `joined_command`.
+    """
+    return _start(database, program, server_version, also).in_container
+
+
+def scripted(database, program, script, arguments, server_version):
+    """The watched Command of a shell script in the place of a client program, which is given its arguments."""
+    start = _start(database, program, server_version)
+    argv = [*start.before, "sh", "-c", WATCHED, "sh", "sh", "-c", script, "sh", *start.after, *arguments]
+    return Command(program, argv, start.env, start.in_container, True)
 
 
 def joined_command(database, reader, fed, before, after, lines):
@@ -158,25 +177,77 @@ def joined_command(database, reader, fed, before, after, lines):
     Arguments: `reader`, "pg_restore" or None for a dump that is text; `fed`, the number of bytes that `stream` will
     give it and PIPE or FOLDER, or 0 and the path of a dump beside the program; `lines`, what sed does to the text.
     """
-    reach = database.reach
-    argv, env = reach.command("psql", database.variables(NO_PARAMETERS), OWN_LOGIN)
-    at = argv.index("psql") if reach.kind == "container" else 0
-    if reader and reach.kind != "container":
+    start = _start(database, "psql", None, also=reader)
+    if start.in_container and not (fed[0] or fed[1] in (PIPE, FOLDER)):
+        raise Unreachable("the container's client programs cannot open a dump of this host", INSTALL)
+    if reader and not start.in_container:
         reader = offline_command(database, reader, []).argv[0]
     shell = ["sh", "-c", JOINED, "sh", str(fed[0]), fed[1], before, after, lines, reader or ""]
     options = ["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-o", "/dev/null", "-f", "-"]
-    return Command("psql", [*argv[:at], *shell, *argv[at:], *options], env, reach.kind == "container", True)
+    argv = [*start.before, *shell, start.program, *start.after, *options]
+    return Command("psql", argv, start.env, start.in_container, True)
+
+
+def _start(database, program, server_version, also=None):
+    """The _Start of a client program; `also`, another that is wanted at the same place."""
+    reach = database.reach
+    if reach.kind == "url":
+        return _start_by_url(database, program, (server_version or 0) // 10000, also)
+    argv, env = reach.command(program, database.variables(NO_PARAMETERS), OWN_LOGIN)
+    return _Start(argv[:-1], argv[-1], [], env, reach.kind == "container")
+
+
+def _start_by_url(database, program, server_major, also):
+    """That of this host's program; where it has none that will do, that of the project's container."""
+    variables = database.variables(NO_PARAMETERS)
+    try:
+        path = _on_host(program, server_major)
+        if also:
+            _on_host(also, 0)
+    except Unreachable as failure:
+        from nself_core.postgres import container_clients
+
+        place = container_clients.place_of(database, program, server_major, failure)
+        before, after, env = container_clients.started(database.reach, place, variables, OWN_LOGIN)
+        return _Start(before, program, after, env, True)
+    argv, env = database.reach.command(program, variables, OWN_LOGIN)
+    return _Start([], path, argv[1:], env, False)
+
+
+def _on_host(program, server_major):
+    """The path of a client program on this host that is not older than the server."""
+    known = [path for path in [find_psql()] if path] if program == "psql" else find_clients(program, server_major)
+    if not known:
+        raise Unreachable(f"there is no {program} on this host", INSTALL)
+    return _new_enough(known, program, server_major) if server_major else known[0]
 
 
 def offline_command(database, program, arguments):
-    """The Command of a client program that needs no server: of a container where one is meant, else the host's."""
+    """The Command of a client program that needs no server: of a container where one is meant, else the host's.
+
+    With a URL and none on this host it is that of the project's container.
+    """
     reach = database.reach
     if reach.kind == "container":
         return command_of(database, program, arguments)
     path = os.path.join(reach.server.bin_folder, program) if reach.kind == "embedded" else find_client(program)
-    if not path:
-        raise Unreachable(f"there is no {program} on this host", "install Postgres' client programs")
-    return _offline(program, path, arguments)
+    if path:
+        return _offline(program, path, arguments)
+    failure = Unreachable(f"there is no {program} on this host", INSTALL)
+    if reach.kind != "url":
+        raise failure
+    return container_command(database, program, arguments, failure)
+
+
+def container_command(database, program, arguments, failure):
+    """The Command of a program of the project's container that needs no server, for a database by URL.
+
+    Raises Unreachable with the words of `failure`, why it is not this host's, where there is none either.
+    """
+    from nself_core.postgres import container_clients
+
+    before, env = container_clients.offline(database.settings, failure)
+    return Command(program, [*before, "sh", "-c", IN_CONTAINER, "sh", program, *arguments], env, True)
 
 
 def host_command(program, arguments):
@@ -362,13 +433,14 @@ def failure_of_tool(database, failed):
     words, where = failed.words, database.where
     lines = [line for line in words.split("\n") if line.strip()]
     if not failed.told:
-        problem = docker_failure(words, database.reach) if database.reach.kind == "container" else None
+        container = database.reach if database.reach.kind == "container" else getattr(database.reach, "place", None)
+        problem = docker_failure(words, container) if container else None
         cut = f"{failed.program} was cut off: {lines[-1].strip() if lines else where}"
         return problem or Unreachable(cut, "see whether the server still runs, and try again")
     if failed.code < 0 or failed.code > SIGNALS:
         return Unreachable(f"{failed.program} was ended by signal {abs(failed.code) % SIGNALS}: {where}", "try again")
     if failed.code == NO_SUCH_PROGRAM:
-        return Unreachable(f"there is no {failed.program}: {where}", "install Postgres' client programs")
+        return Unreachable(f"there is no {failed.program}: {where}", INSTALL)
     if NO_ROOM in words:
         return Unreachable(f"the disk is full: {where}: {_cause(lines)}", "make room")
     if any(lost in words for lost in LOST):

@@ -112,10 +112,11 @@ class ContainerCluster(Cluster):
 
     Arguments: `engine`, an Engine; `image`, its tag; `version`, the major; `project`, the nSelf project whose stack
     this plays; `options`, server settings as "name=value"; `data_megabytes`, where given, puts the data on a memory
-    disk of that size, for tests of a full disk; `env`, more variables for the entry script.
+    disk of that size, for tests of a full disk, and `tmp_megabytes` its /tmp; `env`, more variables for the script.
     """
 
-    def __init__(self, engine, image, version, project, *, options=FAST, data_megabytes=None, env=None):
+    def __init__(self, engine, image, version, project, *, options=FAST, data_megabytes=None, env=None,
+                 tmp_megabytes=None):  # fmt: skip
         from testcontainers.core.container import DockerContainer
 
         self.version = version
@@ -130,6 +131,8 @@ class ContainerCluster(Cluster):
         ports["5432/tcp"] = ("127.0.0.1", self.port)
         if data_megabytes:
             self._container.tmpfs[DATA_FOLDER] = f"size={data_megabytes}m"
+        if tmp_megabytes:
+            self._container.tmpfs["/tmp"] = f"size={tmp_megabytes}m"
         self._container.with_kwargs(
             labels={LABEL: engine.session.id}, network=LABEL, stop_signal="SIGINT", shm_size="128m"
         )

@@ -250,3 +250,48 @@ def test_a_disk_that_is_full_at_any_page(new_project, small_disk, form):
             break
         filler.unlink()
     assert codes[0] == 2 and codes[-1] == 0
+
+
+# The disk of the container.
+
+
+@pytest.fixture(scope="module")
+def small_tmp(bed):
+    """A container with 2 megabytes of /tmp."""
+    cluster = or_gap(bed.new_container, 15, tmp_megabytes=2)
+    yield cluster
+    cluster.close()
+
+
+def test_a_full_tmp_of_the_container(new_project, small_tmp):
+    """A directory is dumped there first; what stood there is gone afterwards."""
+    project = new_project(Server("container", small_tmp))
+    project.database.admin("CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 100000) i")
+    outcome = project.run("backup", "--format", "directory", "--compress", "0")
+    check_words(outcome)
+    assert entries(project) == []
+    assert small_tmp.run("ls", "/tmp") == ""
+    project.run("backup", "--verify").ok()
+    project.database.admin("TRUNCATE t")
+    project.run("backup", "--format", "directory", "--compress", "0", "--verify").ok()
+
+
+@pytest.mark.parametrize("options", [["--jobs", "2"], []], ids=str)
+def test_a_full_tmp_of_the_container_in_a_restore(new_project, small_tmp, options):
+    """A dump for several jobs, and a directory, are copied there."""
+    project = new_project(Server("container", small_tmp))
+    project.database.admin("CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 100000) i")
+    name = project.database.name
+    if options:
+        project.run("backup", "--compress", "0").ok()
+    else:
+        # By the host's pg_dump, which has room for it.
+        url = {"NSELF_DB_URL": small_tmp.url(name)}
+        project.run("backup", "--format", "directory", "--compress", "0", env=url).ok()
+    project.database.admin("INSERT INTO t VALUES (0, 'since')")
+    outcome = project.run("restore", "--force", "--no-safety-backup", *options)
+    check_words(outcome)
+    assert small_tmp.run("ls", "/tmp") == ""
+    assert project.database.admin("SELECT count(*) AS n FROM t")[0]["n"] == 100001
+    left = small_tmp.admin("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", parameters=[f"{name}_"])
+    assert left == []

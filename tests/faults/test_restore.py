@@ -235,6 +235,79 @@ def test_killed_at_random_points(ready):
     check_next(project, beside(project, "restore"))
 
 
+# kill -9 of what comes after a restore: --undo and --clean.
+
+
+def wait_until_nobody_works(project):
+    """Wait until the program has no session on the server, in the database from which others are renamed neither."""
+    sessions = "SELECT query FROM pg_stat_activity WHERE application_name LIKE 'nself-db%'"
+    wait_until(lambda: not of_server(project, sessions), SECONDS, lambda: f"{of_server(project, sessions)}")
+
+
+@contextlib.contextmanager
+def stopped_at(project, name, *options):
+    """A `restore` with these options that waits for a lock on the database `name`: gives (process, the holder)."""
+    with project.database.server.cluster.connect() as holder:
+        lock = psycopg.sql.SQL("BEGIN; COMMENT ON DATABASE {} IS 'held'")
+        holder.execute(lock.format(psycopg.sql.Identifier(name)))
+        process = project.start("restore", "--force", *options)
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'object'"
+        wait_until(lambda: of_server(project, waits) or process.poll() is not None, WAIT, lambda: f"{ours(project)}")
+        assert process.poll() is None, repr(outcome_of(process))
+        yield process, holder
+
+
+@pytest.mark.parametrize(
+    ("holder_ends", "kill"), [("soon", kill_program), ("late", kill_program), ("late", kill_with_children)]
+)
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_in_an_undo(ready, name, holder_ends, kill):
+    """The server brings the swap to its end: both are there, one in its place, and one more undo goes back."""
+    project = ready(name)
+    project.run("restore", "--force", "--no-safety-backup").ok()
+    check_present(project, 10)
+    with stopped_at(project, project.database.name, "--undo") as (process, holder):
+        kill(process)
+        assert outcome_of(process).code == -9
+        if holder_ends == "late":  # than lock_timeout
+            wait_until(lambda: of_server(project, SQL_OPEN, [project.database.name]), WAIT)
+        holder.execute("ROLLBACK")
+    wait_until(lambda: of_server(project, SQL_OPEN, [project.database.name]), WAIT)
+    wait_until_nobody_works(project)
+    rows = project.database.admin("SELECT count(*) AS n FROM u")[0]["n"]
+    check_present(project, rows)
+    (aside,) = beside(project)
+    assert of_server(project, SQL_OPEN, [aside])
+    project.run("restore", "--undo", "--force").ok()
+    check_present(project, 21 - rows)
+    assert len(beside(project)) == 1
+    check_next(project, [])
+
+
+@pytest.mark.parametrize("kill", [kill_program, kill_with_children])
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_in_a_clean(ready, name, kill):
+    """What stood aside is dropped whole or there whole, and the next --clean drops the rest."""
+    project = ready(name)
+    for _ in range(2):
+        project.run("restore", "--force", "--no-safety-backup").ok()
+    first, second = beside(project)
+    with stopped_at(project, first, "--clean") as (process, holder):
+        kill(process)
+        assert outcome_of(process).code == -9
+        holder.execute("ROLLBACK")
+    wait_until_nobody_works(project)
+    left = beside(project)
+    assert second in left and {*left} <= {first, second}
+    assert all(of_server(project, SQL_OPEN, [one]) for one in left)
+    check_present(project, 10)
+    project.run("restore", "--undo", "--force").ok()
+    check_present(project, 10)
+    project.run("restore", "--clean", "--force").ok()
+    assert beside(project) == []
+    check_next(project, [])
+
+
 def forget_size(project, file):
     """Let the manifest speak of a little database, so that what finds no room is the load."""
     path = project.root / f"{file}.json"
@@ -425,6 +498,28 @@ def test_stopped_container(ready, own_container, phase, end):
     assert all(name in outcome.err for name in left), repr(outcome)
     check_present(project)
     check_next(project, left)
+
+
+@pytest.mark.parametrize("options", [[], ["--in-place"]], ids=str)
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_stopped_container_in_the_safety_backup(ready, own_container, end, options):
+    project = ready(Server("container", own_container))
+    project.database.admin("CREATE SEQUENCE s")
+    folder = project.root / ".nself-backups"
+    there = sorted(os.listdir(folder))
+    with contextlib.suppress(psycopg.Error), project.database.connect() as gate:
+        gate.execute("BEGIN; ALTER SEQUENCE s RENAME TO renamed")
+        process = project.start("restore", "--force", *options)
+        wait_until_dumping(project)
+        getattr(own_container, end)()
+    outcome = outcome_of(process)
+    own_container.start()
+    assert outcome.code == 2, repr(outcome)
+    assert "Traceback" not in outcome.err
+    assert sorted(os.listdir(folder)) == there
+    assert beside(project) == []
+    check_present(project)
+    check_next(project, [])
 
 
 # The server dies in the swap, while the database is closed.
