@@ -133,8 +133,8 @@ def plain_stand(plain_server, tmp_path_factory):
 Case = namedtuple("Case", "words live says told effect")
 Case.__doc__ = """A command.
 
-Its `words`; the engine's metadata before; what the text `says`; `told(data)`, whether the JSON document's data is right;
-and `effect(stand, before)`, which asserts what it has done."""
+Its `words`; the engine's metadata before; what the text `says`; `told(data)`, whether the data of the JSON document is
+right; and `effect(stand, before)`, which asserts what it has done."""
 
 
 def nothing(stand, before):
