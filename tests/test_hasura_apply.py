@@ -252,6 +252,7 @@ def test_in_prod_it_asks_and_says_what_is_taken_away(plain_project, engine):
 
 # What can be wrong.
 
+
 def test_files_that_are_no_yaml_are_told_with_their_line(plain_project, engine):
     plain_project.write(POSTS_FILE, "table:\n  name: [\n")
     outcome = apply(plain_project)

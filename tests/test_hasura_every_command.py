@@ -46,6 +46,12 @@ READS = {"export_metadata", "get_inconsistent_metadata", "get_catalog_state"}
 BASE = ".nself/hasura-base.json"
 
 
+def put_before(api, listen):
+    """Let `listen` be asked in the place of an engine's Api; returns what answered until now."""
+    answer, api.answer = api.answer, listen
+    return answer
+
+
 class Stand:
     """A project over a database of `server`, with an engine of its own, for all tests of this module.
 
@@ -62,8 +68,7 @@ class Stand:
         self.project = Project(folder / "project", Database(server, self.name), Runner(folder / "home"))
         self.engine = Engine(url_of(self.project), SECRET)
         self.sent, self._heard, self._meanwhile = [], [], None
-        self._answer = self.engine.api.answer
-        self.engine.api.answer = self._listen
+        self._answer = put_before(self.engine.api, self._listen)
         write_files(self.project)
         for words in (["init", "-q"], ["add", "hasura"], ["commit", "-qm", "state"]):
             who = ["-c", "user.name=Test", "-c", "user.email=test@example.test"]
