@@ -12,7 +12,7 @@ from collections import namedtuple
 from nself_core.failures import FileFailure, Refused
 from nself_core.hasura import apply
 from nself_core.hasura import comparison as comparisons
-from nself_core.hasura.diff import find_changes, same
+from nself_core.hasura.diff import find_changes
 from nself_core.hasura.export import Keep, Remove, lower, plan_files, plan_single
 from nself_core.hasura.git_tree import committed_files, find_repository
 from nself_core.hasura.identity import is_flat
@@ -228,7 +228,7 @@ def check_push(comparison, base):
     """Raise apply.MetadataMoved where the engine has something since `base` (a Base or None) that a push would undo."""
     local, live, _ = comparison
     # Not by their versions: a restore sets the engine's back, and it climbs to the base's again over something else.
-    if base is not None and same(base.document, live.document):
+    if base is not None and digest(base.document) == digest(live.document):
         return
     document, conflicts = _merged(local, base, local.document, live.document)
     undone = find_changes(document, local.document)
