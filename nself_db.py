@@ -154,6 +154,7 @@ ALLOW_INCONSISTENT = option(
 )
 DIFFERS = option("--exit-code", action="store_true", help="exit with 1 when anything differs")
 FROM_DATABASE = option("--from-database", action="store_true", help="read what Hasura has stored, without its engine")
+OFFLINE = option("--offline", action="store_true", help="check the structure only, and ask no server")
 RULE = option("--rule", action="append", metavar="ID", help="look for this rule only; may be repeated")
 IGNORE = option("--ignore", action="append", metavar="ID", help="do not look for this rule; may be repeated")
 FIX = option("--fix", action="store_true", help="set right what can be set right without a question")
@@ -250,7 +251,7 @@ COMMANDS = (
         effect=WRITES, example="nself-db hasura metadata reload"),
     row("hasura metadata diff", "Show what applying the files would change in the engine.", DIFFERS,
         effect=READS, example="nself-db hasura metadata diff --exit-code"),
-    row("hasura metadata validate", "Check the files against Hasura's schema, the database and the engine.",
+    row("hasura metadata validate", "Check the files against Hasura's schema, the database and the engine.", OFFLINE,
         effect=READS, example="nself-db hasura metadata validate"),
     row("hasura metadata lint", "Find what is allowed in metadata and seldom meant.", RULE, IGNORE, FIX,
         effect=READS, example="nself-db hasura metadata lint --ignore missing-limit"),
@@ -446,7 +447,8 @@ def restore(ctx, args):
     facts = manifest.read_facts(ctx.database)
     if args.undo or args.clean:
         plan = (room.plan_undo if args.undo else room.plan_clean)(ctx.database, facts["database"])
-        plan = ctx.with_reload(plan, facts, args) if args.undo else plan
+        if args.undo:
+            plan = ctx.with_reload(plan, facts, args, room.may_return_metadata(ctx.database, plan))
         return ctx.execute(plan, ctx.restore_performers(facts["database"]))
     place, fetching = folder.backup_folder(ctx.settings), ()
     if args.remote:
@@ -460,7 +462,8 @@ def restore(ctx, args):
     safety = None if args.no_safety_backup else ctx.safety_plan(facts, room.SAFETY_LABEL)
     plan = room.plan_restore(ctx.database, chosen, facts, args.jobs, safety, args.in_place, is_here=not args.remote)
     plan = plan._replace(steps=[*fetching, *plan.steps])
-    return ctx.execute(ctx.with_reload(plan, facts, args), ctx.restore_performers(facts["database"]))
+    plan = ctx.with_reload(plan, facts, args, manifest.may_hold_metadata(chosen.manifest))
+    return ctx.execute(plan, ctx.restore_performers(facts["database"]))
 
 
 def list(ctx, args):  # noqa: A001 - a handler's name is its path
@@ -568,8 +571,11 @@ def hasura_metadata_diff(ctx, args):
 def hasura_metadata_validate(ctx, args):
     from nself_core.hasura import checking, comparison, validate_catalogue
 
+    local = comparison.read_local(ctx.settings)
+    if args.offline:
+        return checking.validate_offline(local)
     return checking.validate(
-        comparison.read_local(ctx.settings),
+        local,
         lambda document: validate_catalogue.find_broken(ctx.database, document),
         lambda: ctx.hasura.get_inconsistent_metadata()["inconsistent_objects"],
     )

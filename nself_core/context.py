@@ -82,13 +82,16 @@ class Context:
             stdin=sys.stdin,
         )
 
-    def with_reload(self, plan, facts, args):
-        """The plan, followed by the reload of Hasura's metadata where there is a Hasura and it is wanted."""
+    def with_reload(self, plan, facts, args, comes=False):
+        """The plan, followed by the reload of Hasura's metadata where there is a Hasura and it is wanted.
+
+        Argument: `comes`, whether the plan may bring metadata into the database, whatever `facts` say of it now.
+        """
         from nself_core.migrations import reload
 
         if args.skip_metadata:
             return plan
-        reloaded = reload.after(plan, facts, self.settings)
+        reloaded = reload.after(plan, facts["metadata"] or comes, self.settings)
         self._reloads = reloaded is not plan
         return reloaded
 

@@ -17,7 +17,7 @@ from bed.pooler import Pooler
 from bed.projects import Project, Runner
 from bed.proxy import Proxy
 from bed.servers import FULL_PASS, NASTY_NAME, VERSION_MATRIX, Bed, Database
-from bed.session import BedSession
+from bed.session import LABEL, BedSession
 from bed.storage import Storage
 
 _numbers = itertools.count(1)
@@ -163,6 +163,30 @@ def new_plain(bed):
     yield make
     for cluster in made:
         cluster.close()
+
+
+@pytest.fixture(scope="module")
+def hasura_container(bed):
+    """start(project, port) -> a container `<project>_hasura`, without bash, whose engine serves at that port.
+
+    It shares this host's network, and so reaches the double as Hasura's own reaches its engine.
+    """
+    made = []
+    try:
+        engine, image = bed.engine(), bed.images().tag(15)
+    except Gap as gap:
+        not_run(gap.what, gap.reason)
+
+    def start(project, port):
+        made.append(engine.client.containers.run(
+            image, ["600"], entrypoint="sleep", name=f"{project}_hasura", network_mode="host", detach=True, init=True,
+            environment={"HASURA_GRAPHQL_SERVER_PORT": str(port)}, labels={LABEL: engine.session.id},
+        ))  # fmt: skip
+        return made[-1]
+
+    yield start
+    for container in made:
+        container.remove(force=True)
 
 
 @pytest.fixture

@@ -66,8 +66,7 @@ REMOTE_CASES = {
     "restore": ["--remote", "--force", "--no-safety-backup"],
 }
 WITHOUT_SERVER = {
-    "backup list", "backup verify", "hasura metadata lint", "hasura metadata validate", "migrate create",
-    "server status", "server stop",
+    "backup list", "backup verify", "hasura metadata lint", "migrate create", "server status", "server stop",
 }  # fmt: skip
 PATHS = [row.path for row in nself_db.COMMANDS]
 

@@ -23,7 +23,6 @@ from bed.hasura_projects import (
     table,
     write_files,
 )
-from bed.little_server import LittleServer, reply
 
 from nself_core import shapes
 from nself_core.hasura.apply import refused_path
@@ -252,37 +251,6 @@ def test_in_prod_it_asks_and_says_what_is_taken_away(plain_project, engine):
 
 
 # What can be wrong.
-
-COMMANDS = [
-    APPLY,
-    ("hasura", "metadata", "export"),
-    ("hasura", "metadata", "reload"),
-    ("hasura", "metadata", "diff"),
-    ("hasura", "git", "pull"),
-    ("hasura", "git", "push"),
-]
-IDS = ["-".join(words[1:]) for words in COMMANDS]
-
-
-@pytest.mark.parametrize("words", COMMANDS, ids=IDS)
-def test_a_wrong_secret_is_exit_3(plain_project, engine, words):
-    plain_project.write_env({**plain_project.database.settings, **settings_of(engine, "wrong-s3cret")})
-    outcome = plain_project.run(*words, "--json")
-    assert outcome.code == 3, outcome
-    assert outcome.json()["error"]["code"] == "credentials_refused"
-    assert "wrong-s3cret" not in outcome.out + outcome.err
-
-
-@pytest.mark.parametrize("words", COMMANDS, ids=IDS)
-def test_a_proxys_page_is_exit_2(plain_project, engine, words):
-    page = "<html><head><title>Welcome to the portal</title></head></html>"
-    server = LittleServer(reply("200 OK", page))
-    endpoint = {"HASURA_GRAPHQL_ENDPOINT": server.url("")}
-    plain_project.write_env({**plain_project.database.settings, **settings_of(engine), **endpoint})
-    outcome = plain_project.run(*words, "--json")
-    server.close()
-    assert outcome.code == 2, outcome
-    assert "Welcome to the portal" in outcome.json()["error"]["message"]
 
 
 def test_files_that_are_no_yaml_are_told_with_their_line(plain_project, engine):

@@ -347,6 +347,25 @@ def test_with_force_it_is_undone(plain_project, engine):
     assert live(engine)[0] == BLOG
 
 
+def test_after_a_restore_the_same_version_is_not_the_same_metadata(plain_project, engine):
+    """A restore sets the resource version back, and keeps the id by which the engine is known."""
+    plain_project.run("backup").ok()
+    replace(engine, with_user("id", "body"))
+    replace(engine, with_user("id", "title", "body"))
+    checked(plain_project, PULL).ok()
+    base = json.loads((plain_project.root / BASE).read_text())["bases"]["dev"]
+    plain_project.run("restore", "--force", "--no-safety-backup").ok()
+    guest = table("authors", select_permissions=[permission("guest", "id")])
+    theirs = document(guest, BLOG["sources"][0]["tables"][1])
+    while live(engine)[1] < base["version"]:
+        replace(engine, theirs)
+    assert (base["engine"], base["version"]) == (engine.ask("get_catalog_state")[1]["id"], live(engine)[1])
+    outcome = checked(plain_project, PUSH)
+    assert outcome.code == 4
+    assert outcome.json()["error"]["code"] == "metadata_moved"
+    assert live(engine)[0] == theirs
+
+
 def test_a_reload_in_between_is_no_change(plain_project, engine):
     engine.ask("reload_metadata")
     edit_posts(plain_project, "- title", "- body")

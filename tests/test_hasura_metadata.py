@@ -383,25 +383,56 @@ def test_what_the_engine_says(plain_project, engine):
 
 def test_the_structure_is_checked_without_any_server(plain_project, engine):
     plain_project.write(POSTS_FILE, "table:\n  name: posts\n  schema: public\nselect_permissions:\n  - role: 12\n")
-    outcome = plain_project.run(*VALIDATE, "--json", env=NOBODY)
+    outcome = plain_project.run(*VALIDATE, "--offline", "--json", env=NOBODY)
     assert outcome.code == 1
     assert {row[:3] for row in findings(outcome)} == {
         ("structure", "missing-key", POSTS_FILE), ("structure", "wrong-kind", POSTS_FILE),
     }  # fmt: skip
     assert outcome.json()["data"]["asked"] == {"structure": True, "catalogue": False, "engine": False}
+    assert outcome.json()["warnings"] == []
 
 
-def test_what_could_not_be_asked_is_said(plain_project, engine):
-    outcome = checked(plain_project, VALIDATE, env=NOBODY).ok()
-    warnings = outcome.json()["warnings"]
-    assert [warning.split(":")[0] for warning in warnings] == [
-        "the catalogue was not asked", "the engine was not asked",
-    ]  # fmt: skip
-    assert outcome.err.endswith(f"nothing wrong with {METADATA}, by structure\n")
+def test_offline_nothing_is_asked(plain_project, engine):
+    seen = len(engine.seen)
+    outcome = checked(plain_project, VALIDATE, "--offline").ok()
+    assert len(engine.seen) == seen
+    assert outcome.err == f"nothing wrong with {METADATA}, by structure\n"
+    env = {**NOBODY, "HASURA_GRAPHQL_ADMIN_SECRET": "wr0ng"}
+    assert plain_project.run(*VALIDATE, "--offline", env=env).ok().out == outcome.err
+
+
+def test_without_an_engine_what_the_others_found_is_told(plain_project, engine):
+    text = FILES["databases/default/tables/public_posts.yaml"].replace("- title", "- headline")
+    plain_project.write(POSTS_FILE, text)
+    engine_gone = {"HASURA_GRAPHQL_ENDPOINT": NOBODY["HASURA_GRAPHQL_ENDPOINT"]}
+    outcome = plain_project.run(*VALIDATE, "--json", env=engine_gone)
+    jsonschema.validate(outcome.json(), shapes.failure_schema())
+    assert (outcome.code, outcome.json()["error"]["code"]) == (2, "unreachable")
+    assert "--offline" in outcome.json()["error"]["hint"]
+    assert findings(outcome) == [("catalogue", "missing-column", POSTS_FILE, 10)]
+    assert outcome.json()["data"]["asked"] == {"structure": True, "catalogue": True, "engine": False}
+    assert outcome.json()["warnings"] == []
+    err = plain_project.run(*VALIDATE, env=engine_gone).err.splitlines()
+    assert err[0].startswith("error: ") and "nothing listens there" in err[0]
+    assert err[1].startswith(f"{POSTS_FILE}:10: ")
+    assert err[2] == f"1 finding in {METADATA}, by structure and catalogue"
+
+
+def test_without_any_server_both_are_told(plain_project, engine):
+    outcome = plain_project.run(*VALIDATE, "--json", env=NOBODY)
+    assert outcome.code == 2
+    (warning,) = outcome.json()["warnings"]
+    assert warning.startswith("the catalogue was not asked: ")
+    assert "http://127.0.0.1:1" in outcome.json()["error"]["message"]
+    assert f"nothing wrong with {METADATA}, by structure\n" in outcome.err
 
 
 def test_a_wrong_secret_is_not_passed_over(plain_project, engine):
-    assert plain_project.run(*VALIDATE, env={"HASURA_GRAPHQL_ADMIN_SECRET": "wrong"}).code == 3
+    wrong = {"HASURA_GRAPHQL_ADMIN_SECRET": "wr0ng"}
+    outcome = plain_project.run(*VALIDATE, "--json", env=wrong)
+    assert outcome.code == 3
+    assert outcome.json()["data"]["asked"] == {"structure": True, "catalogue": True, "engine": False}
+    assert plain_project.run(*VALIDATE, env={**wrong, "NSELF_DB_URL": NOBODY["NSELF_DB_URL"]}).code == 3
 
 
 # lint

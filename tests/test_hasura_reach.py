@@ -11,9 +11,7 @@ import threading
 import time
 
 import pytest
-from bed.gaps import Gap, not_run
 from bed.hasura_engine import Engine
-from bed.session import LABEL
 
 from nself_core import processes
 from nself_core.failures import Unreachable
@@ -136,30 +134,6 @@ def test_without_a_container_the_address_that_was_set_is_told(settings, monkeypa
 
 
 # Through a container of ours.
-
-
-@pytest.fixture(scope="module")
-def hasura_container(bed):
-    """start(project, port) -> a container `<project>_hasura`, without bash, whose engine serves at that port.
-
-    It shares this host's network, and so reaches the double as Hasura's own reaches its engine.
-    """
-    made = []
-    try:
-        engine, image = bed.engine(), bed.images().tag(15)
-    except Gap as gap:
-        not_run(gap.what, gap.reason)
-
-    def start(project, port):
-        made.append(engine.client.containers.run(
-            image, ["600"], entrypoint="sleep", name=f"{project}_hasura", network_mode="host", detach=True, init=True,
-            environment={"HASURA_GRAPHQL_SERVER_PORT": str(port)}, labels={LABEL: engine.session.id},
-        ))  # fmt: skip
-        return made[-1]
-
-    yield start
-    for container in made:
-        container.remove(force=True)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,11 @@ FORM = 1  # of the manifest itself
 # About how many rows a table `c` has; of one that was never analysed, what the statistics have seen being written.
 ABOUT_ROWS = "CASE WHEN c.reltuples < 0 THEN pg_catalog.pg_stat_get_live_tuples(c.oid) ELSE c.reltuples::bigint END"
 
+METADATA = "hdb_catalog.hdb_metadata"
+HAS_METADATA = """EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = 'hdb_catalog' AND c.relname = 'hdb_metadata')"""
+SQL_METADATA = f"SELECT {HAS_METADATA} AS metadata"
+
 SQL_FACTS = f"""
 SELECT pg_catalog.current_database() AS database,
        pg_catalog.current_setting('server_version') AS server,
@@ -40,8 +45,7 @@ SELECT pg_catalog.current_database() AS database,
            AS estimated_rows,
        EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                WHERE n.nspname = 'hdb_catalog' AND c.relname = 'schema_migrations') AS migrated,
-       EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               WHERE n.nspname = 'hdb_catalog' AND c.relname = 'hdb_metadata') AS metadata,
+       {HAS_METADATA} AS metadata,
        pg_catalog.pg_is_in_recovery() AS standby
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
@@ -55,6 +59,19 @@ def read_facts(database):
     versions = database.rows(SQL_VERSIONS) if facts.pop("migrated") else []
     facts["versions"] = [row["version"] for row in versions]
     return facts
+
+
+def read_metadata(database):
+    """Whether Hasura keeps its metadata in the database."""
+    return database.rows(SQL_METADATA)[0]["metadata"]
+
+
+def may_hold_metadata(manifest):
+    """Whether a backup may bring Hasura's metadata with it; one without a manifest (None) may.
+
+    What a manifest tells of the tables is not readable where it is encrypted: the fact itself is.
+    """
+    return manifest is None or bool(manifest.get("metadata")) or METADATA in (manifest.get("estimated_rows") or ())
 
 
 def document(facts, details):

@@ -12,6 +12,7 @@ from collections import namedtuple
 from nself_core.backups import comparison, exchange, in_place, load, swap
 from nself_core.backups import folder as folders
 from nself_core.backups.age import readable
+from nself_core.backups.manifest import read_metadata
 from nself_core.backups.pooler import is_enabled
 from nself_core.backups.room import refuse_full
 from nself_core.backups.verify import DAMAGED, GOOD, examine
@@ -241,6 +242,18 @@ def plan_undo(database, name):
     ]
     step = Step("undo", title, None, None, True, (name, aside["name"], now))
     return Plan([step], warnings, loses=loses, asks_everywhere=True)
+
+
+def may_return_metadata(database, plan):
+    """Whether Hasura may keep its metadata in the database that returns by a Plan of `plan_undo`."""
+    _, back, _ = plan.steps[0].work
+    returning = database.sibling(back)
+    try:
+        return read_metadata(returning)
+    except Failure:
+        return True
+    finally:
+        returning.close()
 
 
 def perform_undo(database, step, tell):

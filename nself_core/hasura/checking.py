@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from nself_core.failures import Unreachable, UsageFailure
+from nself_core.failures import CredentialsRefused, Unreachable, UsageFailure
 from nself_core.hasura import lint, verdict
 from nself_core.hasura.comparison import read_local
 from nself_core.hasura.export import Keep, plan_files
@@ -17,8 +17,10 @@ from nself_core.plan import Plan, Step
 
 STRUCTURE, CATALOGUE, ENGINE = "structure", "catalogue", "engine"
 
-Asked = namedtuple("Asked", "findings reason")
-Asked.__doc__ = "The findings of one way to ask, None where it could not be asked, and the `reason` for that."
+Asked = namedtuple("Asked", "findings reason failure", defaults=(None, None, None))
+Asked.__doc__ = """The findings of one way to ask, None where it was not asked.
+
+`reason`, why it was not, where that is worth a warning; `failure`, where it could not be asked."""
 
 
 # validate
@@ -28,26 +30,27 @@ def validate(local, find_broken, find_inconsistent):
     """The Report of `hasura metadata validate`: structure, then the database's catalogue, then the engine.
 
     Arguments: `local`, a Local; `find_broken(document)`, the catalogue's findings; `find_inconsistent()`, what the
-    engine says of the metadata that it has now. Where one raises Unreachable, the report says that it was not asked.
+    engine says of the metadata that it has now. Where one of these raises Unreachable or CredentialsRefused, that is
+    raised, with what the others found.
     """
     found = check_structure(local.document)
-    rows = [_row(local, STRUCTURE, finding) for finding in found]
     if any(finding.rule == "wrong-kind" for finding in found):
         catalogue = Asked(None, "what is wrong with the structure comes first")
     else:
         catalogue = _ask(lambda: find_broken(local.document))
-    engine = _ask(find_inconsistent)
-    rows += [_row(local, CATALOGUE, finding) for finding in catalogue.findings or ()]
-    rows += [_engine_row(finding) for finding in verdict.find_places(local, engine.findings or ())]
-    asked = {STRUCTURE: Asked(found, None), CATALOGUE: catalogue, ENGINE: engine}
-    return _validated(local, rows, asked)
+    return _validated(local, {STRUCTURE: Asked(found), CATALOGUE: catalogue, ENGINE: _ask(find_inconsistent)})
+
+
+def validate_offline(local):
+    """The Report of `hasura metadata validate --offline`: the structure alone."""
+    return _validated(local, {STRUCTURE: Asked(check_structure(local.document)), CATALOGUE: Asked(), ENGINE: Asked()})
 
 
 def _ask(question):
     try:
-        return Asked(question(), None)
-    except Unreachable as failure:
-        return Asked(None, failure.message)
+        return Asked(question())
+    except (Unreachable, CredentialsRefused) as failure:
+        return Asked(None, failure.message, failure)
 
 
 def _row(local, asked, finding):
@@ -61,14 +64,34 @@ def _engine_row(finding):
             "line": finding.line}  # fmt: skip
 
 
-def _validated(local, rows, asked):
+def _validated(local, asked):
+    rows = _validated_rows(local, asked)
     names = [name for name, answer in asked.items() if answer.findings is not None]
-    warnings = [f"the {name} was not asked: {answer.reason}" for name, answer in asked.items() if answer.reason]
+    failures = [answer.failure for answer in asked.values() if answer.failure]
+    worst = sorted(failures, key=lambda failure: failure.exit_code)[-1:]
+    left = {name: answer.reason for name, answer in asked.items() if answer.reason and answer.failure not in worst}
+    warnings = [f"the {name} was not asked: {reason}" for name, reason in left.items()]
     data = {"asked": {name: answer.findings is not None for name, answer in asked.items()}, "findings": rows}
     what = f"{local.shown}, by {_and(names)}"
-    if not rows:
-        return Report(data, (), f"nothing wrong with {what}", warnings)
-    return Report(data, _lines(rows), f"{_count(rows)} in {what}", warnings, 1)
+    summary = f"{_count(rows)} in {what}" if rows else f"nothing wrong with {what}"
+    report = Report(data, _lines(rows), summary, warnings, 1 if rows else 0)
+    if worst:
+        raise _with_report(worst[0], report)
+    return report
+
+
+def _validated_rows(local, asked):
+    rows = [_row(local, name, finding) for name in (STRUCTURE, CATALOGUE) for finding in asked[name].findings or ()]
+    return rows + [_engine_row(finding) for finding in verdict.find_places(local, asked[ENGINE].findings or ())]
+
+
+def _with_report(failure, report):
+    """`failure` with what a Report tells: a part of the answer is known."""
+    failure.data, failure.warnings = report.data, tuple(report.warnings)
+    failure.excerpt = "\n".join([*report.blocks, report.summary])
+    offline = "to check the structure alone: --offline"
+    failure.hint = f"{failure.hint}; {offline}" if failure.hint else offline
+    return failure
 
 
 def _and(names):

@@ -7,13 +7,12 @@ from nself_core.output import Report
 from nself_core.plan import Step
 
 
-def after(plan, facts, settings):
+def after(plan, metadata, settings):
     """`plan` with the reload as its last step, where there is a Hasura to tell.
 
-    There is one when its metadata is in this database, or when the settings name its endpoint.
+    There is one when its `metadata` is in this database, before or after, or when the settings name its endpoint.
     """
-    wanted = facts["metadata"] or settings.get("HASURA_GRAPHQL_ENDPOINT")
-    if not plan.steps or not wanted:
+    if not plan.steps or not (metadata or settings.get("HASURA_GRAPHQL_ENDPOINT")):
         return plan
     title = f"reload Hasura's metadata at {settings.hasura_endpoint}"
     return plan._replace(steps=[*plan.steps, Step("reload", title)])
