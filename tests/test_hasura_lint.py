@@ -6,7 +6,7 @@ import copy
 import json
 
 import pytest
-from bed.metadata_documents import golden_documents, many_tables, shuffled
+from bed.metadata_documents import all_documents, many_tables, shuffled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ from nself_core.hasura.diff import find_changes
 from nself_core.hasura.lint import chosen_rules, fixed, lint, rules_page
 from nself_core.hasura.lint_rules import RULES, style_of
 
-DOCUMENTS = list(golden_documents())
+DOCUMENTS = all_documents()
 
 
 def with_table(source=None, **keys):
@@ -210,7 +210,6 @@ def test_what_is_right_is_the_same_object():
     assert fixed(document, chosen_rules()) is document
 
 
-@pytest.mark.skipif(not DOCUMENTS, reason="upstream's documents are not at hand")
 @given(st.data())
 @settings(max_examples=100, deadline=None)
 def test_a_fixed_document_means_the_same_and_has_nothing_to_fix(data):
