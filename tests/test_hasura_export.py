@@ -818,6 +818,8 @@ def as_the_engine_exports(document):
     document = copy.deepcopy({"version": 3, **without_nothing(document), **sources, **flat})
     for source in document.get("sources", ()):
         source.setdefault("tables", [])
+        if not source.get("functions", True):
+            del source["functions"]
     return document
 
 
