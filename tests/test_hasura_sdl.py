@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nself_core.failures import FileFailure
-from nself_core.hasura.sdl import read_sdl, render_sdl
+from nself_core.hasura.sdl import check_sdl, read_sdl, render_sdl
 from nself_core.hasura.tree import read_tree
 
 
@@ -230,6 +231,49 @@ def test_what_is_written_is_read_as_it_was(actions, types):
     assert sdl.actions == actions
     assert sdl.types == types
     assert sdl.dropped == []
+
+
+# The form alone, of any definitions.
+
+WHOLE_SCHEMA = """
+"all of it" schema @link(url: "x") { query: Query mutation: Changes }
+directive @preset(value: PresetValue = [1, {a: B}]) repeatable on | INPUT_FIELD_DEFINITION | ARGUMENT_DEFINITION
+extend schema @more
+type Query implements Node & Named @key(fields: "id") { find(of: [ID!]! = ["x"] @preset(value: 3)): Hit }
+extend type Query { more: Int }
+interface Named implements Node { name: String }
+union Hit @odd = | Book | Author
+union Nothing
+extend union Hit = Other
+scalar Date @specifiedBy(url: "x")
+enum Kind { A @deprecated B }
+input Where { kind: Kind = A, not: Where }
+type Empty
+"""
+
+
+def test_every_definition_has_a_form():
+    check_sdl(WHOLE_SCHEMA)
+    check_sdl("")
+
+
+@pytest.mark.parametrize(("text", "place", "said"), [
+    ("type Query {\n a: Int", (2, 8), "the end found"),
+    ("type Query { }", (1, 15), "a name is expected"),
+    ("query { a }", (1, 1), "query begins no definition"),
+    ("union A = |", (1, 12), "a name is expected"),
+    ("directive preset on FIELD", (1, 11), "@ is expected, and preset found"),
+    ("directive @preset FIELD", (1, 24), "a name is expected"),
+    ("schema {\n  query: [}\n}", (2, 11), "a name is expected"),
+    ("type A { b: Int } }", (1, 19), "a name is expected, and } found"),
+    ("type A { b: %Int }", (1, 13), "'%' means nothing here"),
+    ("extend", (1, 7), "a name is expected"),
+    ("type A { b: " + "[" * 500, None, "brackets"),
+])  # fmt: skip
+def test_what_has_no_form_is_named_with_its_place(text, place, said):
+    with pytest.raises(FileFailure, match=re.escape(said)) as caught:
+        check_sdl(text)
+    assert place in (None, (caught.value.line, caught.value.column))
 
 
 # What upstream's own program made of the same texts.

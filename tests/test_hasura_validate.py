@@ -138,6 +138,11 @@ def test_what_is_found_in_a_table(keys, said):
           ("unknown-reference", "custom_types.objects.0.fields.0.type", "type Gone is not in the metadata")]),
         ({"actions": [{"name": "a", "definition": {"kind": "synchronous"}}]},
          [("missing-key", "actions.0.definition", "definition has no handler")]),
+        ({"remote_schemas": [{"name": "r", "definition": {"url": "u"}, "permissions": [
+            {"role": "a", "definition": {"schema": "type Query {\n  a: Int\n}"}},
+            {"role": "b", "definition": {"schema": "type Query {\n  a Int\n}"}}]}]},
+         [("wrong-graphql", "remote_schemas.0.permissions.1.definition.schema",
+           "line 2 of the schema: this is not sound GraphQL: : is expected, and Int found")]),
         ({"inherited_roles": [{"role_name": "r", "role_set": ["a"]}, {"role_name": "r", "role_set": ["b"]}]},
          [("twice", "inherited_roles.1", "r stands twice in inherited_roles")]),
     ],

@@ -77,8 +77,10 @@ def _no_filter(reading):
         if role == ADMIN or rule.get(key) not in ({}, None):
             continue
         rows = "may insert any row into" if verb == "insert" else f"may {verb} every row of"
-        lacks = "" if rule.get(key) == {} else f": the permission has no {key}"
-        yield (*path, key) if key in rule else path, f"role {role} {rows} {table}{lacks}"
+        message = f"role {role} {rows} {table}"
+        if rule.get(key) is None:
+            message = f"the {verb} permission of role {role} on {table} has no {key}"
+        yield (*path, key) if key in rule else path, message
 
 
 def _all_columns(reading):
