@@ -305,18 +305,49 @@ def test_a(): not_run("moon", "it is too far")
 def test_b(): not_run("moon", "it is too far")
 def test_c(): pass
 """
+# A clone of which nothing stands beside it, and one that lacks one folder of what does.
+WITHOUT_DATA = """
+import pytest
+from bed import gaps
+
+gaps.SHARED = gaps.Path("FOLDER")
+
+@gaps.wants_shared("moon")
+@pytest.mark.parametrize("name", [])
+def test_a(name): raise AssertionError
+
+@gaps.wants_shared("moon")
+def test_b(): raise AssertionError
+
+def test_c(): pass
+"""
 
 
-@pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
-def test_a_gap_is_named_and_fails_in_ci(tmp_path, ci, code):
-    (tmp_path / "test_skipping.py").write_text(SKIPPING, encoding="utf-8")
+def run_with_gaps(tmp_path, text, ci):
+    """The finished run of pytest over one module of this text."""
+    (tmp_path / "test_skipping.py").write_text(text, encoding="utf-8")
     plugin = "from bed.gaps import GapReporter\ndef pytest_configure(config):\n"
     plugin += "    config.pluginmanager.register(GapReporter())\n"
     (tmp_path / "conftest.py").write_text(plugin, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
     env = {**os.environ, "CI": ci, "PYTHONPATH": str(REPOSITORY / "tests")}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
+def test_a_gap_is_named_and_fails_in_ci(tmp_path, ci, code):
+    done = run_with_gaps(tmp_path, SKIPPING, ci)
     assert "not run: moon: it is too far [2 tests]" in done.stdout
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("folder", "reason", "code"),
+    [("gone", "the shared data are not beside this checkout", 0), (".", "the shared data lack it", 1)],
+)
+def test_a_clone_without_the_shared_data_passes_in_ci_and_says_what_it_lacks(tmp_path, folder, reason, code):
+    done = run_with_gaps(tmp_path, WITHOUT_DATA.replace("FOLDER", str(tmp_path / folder)), "true")
+    assert f"not run: moon: {reason} [2 tests]" in done.stdout
     assert done.returncode == code
 
 

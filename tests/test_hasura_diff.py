@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import os
+import textwrap
 import time
 
 import pytest
-from bed.metadata_documents import GOLDEN, golden_documents, many_tables, read_folder, shuffled
+import yaml
+from bed.hasura_material import GOLDEN, reads, recorded, recorded_json, recorded_text
+from bed.metadata_documents import all_documents, many_tables, read_folder, shuffled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +21,7 @@ from nself_core.hasura.identity import identity_path, index_path
 from nself_core.hasura.merge import merge
 from nself_core.hasura.objects import GUARDED, OBJECTS, Spec, below, keys_of, kind_of, root
 
-DOCUMENTS = [document for _name, document in golden_documents()]
-needs_goldens = pytest.mark.skipif(not DOCUMENTS, reason="upstream's documents are not at hand")
+DOCUMENTS = [document for _name, document in all_documents()]
 
 
 def with_table(**keys):
@@ -194,7 +196,6 @@ def test_graphql_is_compared_by_its_tokens():
 # Properties.
 
 
-@needs_goldens
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_another_order_is_no_change(data):
@@ -240,7 +241,6 @@ def replaced(document, path, value):
     return made
 
 
-@needs_goldens
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_changed_leaf_is_exactly_one_change_and_told_at_its_place(data):
@@ -496,13 +496,15 @@ def test_a_secret_in_a_url_is_one_change():
 # What is said.
 
 
-@needs_goldens
+TWO_PROJECTS = recorded("full-diff-t1/**/*")
+
+
+@reads(TWO_PROJECTS)
 def test_upstreams_recorded_diff_of_two_whole_projects():
-    project, server = (
-        read_folder(os.path.join(GOLDEN, "full-diff-t1", side, "metadata")) for side in ("project", "server")
-    )
+    project, server = (read_folder(str(GOLDEN / "full-diff-t1" / side / "metadata")) for side in ("project", "server"))
     tables = ("sources", "default", "tables")
-    assert [(change.change, change.path) for change in find_changes(project, server)] == [
+    changes = find_changes(project, server)
+    assert [(change.change, change.path) for change in changes] == [
         ("added", (*tables, "public.albums", "array_relationships", "tracks")),
         ("added", (*tables, "public.genres", "array_relationships", "tracks")),
         ("added", (*tables, "public.media_types", "array_relationships", "tracks")),
@@ -512,13 +514,41 @@ def test_upstreams_recorded_diff_of_two_whole_projects():
         ("changed", ("remote_schemas", "countries", "permissions", "test", "definition", "schema")),
         ("removed", ("actions", "bar")),
     ]
+    paths = [change.path for change in changes]
+    names = [path[3].replace(".", "_") if path[0] == "sources" else path[0] for path in paths]
+    report = recorded_text("full-diff-t1/want").splitlines()
+    told_files = {os.path.basename(line)[: -len(".yaml")] for line in report if line.endswith(".yaml")}
+    assert told_files == set(names)
 
 
-@needs_goldens
+ALLOW_LISTS = recorded("obj-allowlist-write-diff-t1/**/*")
+
+
+@reads(ALLOW_LISTS)
 def test_upstreams_recorded_diff_of_an_allow_list():
-    with_both = {"allowlist": [{"collection": "allowed-queries"}, {"collection": "some-queries"}]}
-    without = {"allowlist": [{"collection": "allowed-queries"}]}
-    assert told(without, with_both) == [("removed", "some-queries", None, {"collection": "some-queries"})]
+    here, there = ({"allowlist": yaml.safe_load(recorded_text(file))} for file in sorted(ALLOW_LISTS, reverse=True)[1:])
+    assert told(here, there) == [("removed", "some-queries", None, {"collection": "some-queries"})]
+    assert "- one list entry removed:\n  - collection: some-queries\n" in recorded_text(ALLOW_LISTS[-1])
+
+
+EMPTY_SERVER = recorded("pkg-metadata/metadata_diff_test/*")
+
+
+@reads(EMPTY_SERVER)
+@pytest.mark.parametrize("file", EMPTY_SERVER)
+def test_upstreams_recorded_diff_of_a_project_and_an_empty_server(file):
+    """Upstream compares the lines of one file of all; its lines of sections that say nothing are no change."""
+    version = int(file[-len("2_diff")])
+    project = read_folder(str(GOLDEN / "pkg-metadata" / f"projectv{version}" / "metadata"))
+    server = recorded_json("pkg-metadata/metadata_export_test/config-v2.json")
+    server = server if version == 3 else {"version": 2, "tables": server["sources"][0]["tables"]}
+    lines = recorded_text(file).splitlines()[2:]
+    gone = {line[1:].strip() for line in lines if line.startswith("-")} - {"graphql_schema_introspection:"}
+    assert {line.partition(": ")[2] for line in gone} <= {"[]", "{}"}
+    added = yaml.safe_load(textwrap.dedent("\n".join(line[1:] for line in lines if line.startswith("+"))))
+    tables = sorted(f"{entry['table']['schema']}.{entry['table']['name']}" for entry in added["tables"])
+    changes = find_changes(project, server)
+    assert sorted((change.change, change.path[-1]) for change in changes) == [("added", table) for table in tables]
 
 
 def test_a_report_is_grouped_by_table_and_marked():

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
 from bed.hasura_engine import Engine
+from bed.hasura_material import reads, recorded, recorded_text
 
 from nself_core import http
 
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "data" / "hasura-golden"
 SECRET = "admin-s3cret"
 
 OTHER_DATABASE = "it wants a database that is not Postgres (or has the Citus extension), and none is here"
@@ -38,11 +37,20 @@ NOT_REPLAYED = {
 GRAPHQL = "/v1/graphql"  # the double runs no GraphQL: it echoes
 
 
-def recorded(folder):
-    """The recorded exchanges of a folder that are replayed, by file."""
-    for path in sorted((GOLDEN / folder).rglob("*.yaml")):
-        if path.stem not in ("setup", "teardown", "expectation", *NOT_REPLAYED):
-            yield pytest.param(path, id=f"{folder}-{path.stem}")
+FOLDERS = ("server-v1-metadata", "server-v1-metadata_order", "server-v1-run_sql", "server-v1-basic")
+EXCHANGES = recorded(*(f"{folder}/**/*.yaml" for folder in FOLDERS))
+
+
+def stem(file):
+    """A recorded file's name without its folder and ending."""
+    return file.rpartition("/")[2].partition(".")[0]
+
+
+AROUND = [file for file in EXCHANGES if stem(file) in ("setup", "teardown")]
+REPLAYED = [file for file in EXCHANGES if file not in AROUND and stem(file) not in NOT_REPLAYED]
+ORDER = ["server-v1-metadata_order/clear_export_metadata.yaml"]
+OLD_EXPORT = ["server-v1-metadata/export_metadata.yaml"]
+INCONSISTENT = [f"server-inconsistent_objects/{name}.yaml" for name in ("setup", "expectation", "teardown")]
 
 
 @pytest.fixture(scope="module")
@@ -97,25 +105,25 @@ def metadata(engine, request_type, args=None, **more):
     return answer
 
 
-def read(path):
-    return yaml.safe_load(path.read_text(encoding="utf-8").replace("{{REMOTE_SCHEMAS_WEBHOOK_DOMAIN}}", "http://x"))
+def read(file):
+    return yaml.safe_load(recorded_text(file).replace("{{REMOTE_SCHEMAS_WEBHOOK_DOMAIN}}", "http://x"))
 
 
 def prepare(engine, folder):
-    setup = GOLDEN / folder / "setup.yaml"
-    if setup.exists():
+    setup = f"{folder}/setup.yaml"
+    if setup in (*AROUND, *INCONSISTENT):
         status, answer = post(engine, "/v1/query", read(setup))
         assert status == 200, answer
 
 
-def exchange(engine, recorded):
+def exchange(engine, wanted):
     """One recorded exchange: the status, and where it is recorded the answer, are upstream's."""
-    if recorded["url"] == GRAPHQL:
+    if wanted["url"] == GRAPHQL:
         return
-    status, answer = post(engine, recorded["url"], recorded["query"], **recorded.get("headers", {}))
-    assert status == recorded["status"], answer
-    if "response" in recorded:
-        assert ordered(answer) == ordered(recorded["response"])
+    status, answer = post(engine, wanted["url"], wanted["query"], **wanted.get("headers", {}))
+    assert status == wanted["status"], answer
+    if "response" in wanted:
+        assert ordered(answer) == ordered(wanted["response"])
 
 
 def ordered(answer):
@@ -129,60 +137,55 @@ def by_name(objects):
     return sorted(objects, key=lambda item: item["name"])
 
 
-FOLDERS = ("server-v1-metadata", "server-v1-metadata_order", "server-v1-run_sql", "server-v1-basic")
 
-if GOLDEN.is_dir():
+@reads(REPLAYED)
+@pytest.mark.parametrize("file", REPLAYED)
+def test_upstreams_recorded_exchanges(engine, file):
+    prepare(engine, file.partition("/")[0])
+    for each in dict.fromkeys([file.replace("_teardown", "_setup"), file]):
+        content = read(each)
+        for part in content if isinstance(content, list) else [content]:
+            exchange(engine, part)
 
-    @pytest.mark.parametrize("path", [param for folder in FOLDERS for param in recorded(folder)])
-    def test_upstreams_recorded_exchanges(engine, path):
-        prepare(engine, str(path.relative_to(GOLDEN)).split("/", 1)[0])
-        before = path.with_name(path.name.replace("_teardown", "_setup"))
-        for file in dict.fromkeys([before, path]):
-            content = read(file)
-            for part in content if isinstance(content, list) else [content]:
-                exchange(engine, part)
+@reads(AROUND)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_upstreams_setup_and_teardown_work(engine, folder):
+    prepare(engine, folder)
+    status, answer = post(engine, "/v1/query", read(f"{folder}/teardown.yaml"))
+    assert status == 200, answer
 
-    @pytest.mark.parametrize("folder", FOLDERS)
-    def test_upstreams_setup_and_teardown_work(engine, folder):
-        prepare(engine, folder)
-        teardown = GOLDEN / folder / "teardown.yaml"
-        status, answer = post(engine, "/v1/query", read(teardown))
-        assert status == 200, answer
+@reads(ORDER)
+def test_upstreams_tables_are_exported_in_its_order(engine):
+    prepare(engine, "server-v1-metadata_order")
+    clear, changes, wanted = read(ORDER[0])
+    exchange(engine, clear)
+    exchange(engine, changes)
+    assert same_as_version_2(metadata(engine, "export_metadata"), wanted["response"])
 
-    def test_upstreams_tables_are_exported_in_its_order(engine):
-        prepare(engine, "server-v1-metadata_order")
-        clear, changes, recorded = read(GOLDEN / "server-v1-metadata_order" / "clear_export_metadata.yaml")
-        exchange(engine, clear)
-        exchange(engine, changes)
-        assert same_as_version_2(metadata(engine, "export_metadata"), recorded["response"])
+@reads(OLD_EXPORT)
+def test_upstreams_export_of_relationships_and_computed_fields(engine):
+    prepare(engine, "server-v1-metadata")
+    wanted = read(OLD_EXPORT[0])["response"]
+    wanted["tables"].append({"table": {"schema": "public", "name": "table_to_customize"}})
+    assert same_as_version_2(metadata(engine, "export_metadata"), wanted)
 
-    def test_upstreams_export_of_relationships_and_computed_fields(engine):
-        prepare(engine, "server-v1-metadata")
-        recorded = read(GOLDEN / "server-v1-metadata" / "export_metadata.yaml")["response"]
-        recorded["tables"].append({"table": {"schema": "public", "name": "table_to_customize"}})
-        assert same_as_version_2(metadata(engine, "export_metadata"), recorded)
-
-    def test_upstreams_inconsistent_objects(engine):
-        prepare(engine, "server-inconsistent_objects")
-        sql = {"sql": "DROP TABLE article", "check_metadata_consistency": False}
-        status, answer = post(engine, "/v2/query", {"type": "run_sql", "args": sql})
-        assert status == 200, answer
-        assert metadata(engine, "get_inconsistent_metadata")["is_consistent"]  # the cache was not built again
-        metadata(engine, "reload_metadata")
-        found = metadata(engine, "get_inconsistent_metadata")["inconsistent_objects"]
-        assert by_name(found) == by_name(read(GOLDEN / "server-inconsistent_objects" / "expectation.yaml"))
-        document = metadata(engine, "export_metadata")
-        status, answer = post(engine, "/v1/metadata", {"type": "replace_metadata", "args": document})
-        assert (status, answer["error"]) == (400, "cannot continue due to inconsistent metadata")
-        metadata(engine, "drop_inconsistent_metadata")
-        assert metadata(engine, "get_inconsistent_metadata") == {"is_consistent": True, "inconsistent_objects": []}
-        status, answer = post(engine, "/v1/query", read(GOLDEN / "server-inconsistent_objects" / "teardown.yaml"))
-        assert status == 200, answer
-
-    def test_what_is_not_replayed_is_there_and_says_why():
-        stems = {path.stem for folder in FOLDERS for path in (GOLDEN / folder).rglob("*.yaml")}
-        assert set(NOT_REPLAYED) <= stems
-        assert all(NOT_REPLAYED.values())
+@reads(INCONSISTENT)
+def test_upstreams_inconsistent_objects(engine):
+    prepare(engine, "server-inconsistent_objects")
+    sql = {"sql": "DROP TABLE article", "check_metadata_consistency": False}
+    status, answer = post(engine, "/v2/query", {"type": "run_sql", "args": sql})
+    assert status == 200, answer
+    assert metadata(engine, "get_inconsistent_metadata")["is_consistent"]  # the cache was not built again
+    metadata(engine, "reload_metadata")
+    found = metadata(engine, "get_inconsistent_metadata")["inconsistent_objects"]
+    assert by_name(found) == by_name(read("server-inconsistent_objects/expectation.yaml"))
+    document = metadata(engine, "export_metadata")
+    status, answer = post(engine, "/v1/metadata", {"type": "replace_metadata", "args": document})
+    assert (status, answer["error"]) == (400, "cannot continue due to inconsistent metadata")
+    metadata(engine, "drop_inconsistent_metadata")
+    assert metadata(engine, "get_inconsistent_metadata") == {"is_consistent": True, "inconsistent_objects": []}
+    status, answer = post(engine, "/v1/query", read("server-inconsistent_objects/teardown.yaml"))
+    assert status == 200, answer
 
 
 def same_as_version_2(document, recorded):

@@ -9,7 +9,20 @@ import re
 
 import pytest
 import yaml
-from bed.hasura_material import GOLDEN, REAL, cases, recorded_json, without_nothing, write_tree
+from bed.gaps import wants_shared
+from bed.hasura_material import (
+    GOLDEN,
+    REAL,
+    cases_of,
+    reads,
+    recorded,
+    recorded_json,
+    recorded_text,
+    without_nothing,
+    without_null_descriptions,
+    write_tree,
+)
+from bed.metadata_documents import EVERY_SECTION, own_documents
 from bed.projects import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +31,7 @@ from test_hasura_tree import CANONICAL
 from nself_core.failures import FileFailure
 from nself_core.hasura.diff import find_changes, graphql_tokens
 from nself_core.hasura.export import Keep, Remove, Write, lower, plan_anew, plan_files, plan_single
-from nself_core.hasura.layout import render_files
+from nself_core.hasura.layout import render_files, render_single
 from nself_core.hasura.tree import V2, V3, read_tree
 from nself_core.hasura.write_files import apply_files, sweep
 from nself_core.hasura.yaml_values import YamlReader
@@ -840,77 +853,147 @@ def as_tokens(value):
     return graphql_tokens(value) if isinstance(value, str) else value
 
 
-if GOLDEN.is_dir():
-
-    @pytest.mark.parametrize("case", cases("obj-*-export*"))
-    def test_recorded_exports(case):
-        document = recorded_json(case, "metadata.json")
-        document = document if isinstance(document, dict) else {}
-        if "v2-config" in case or "tables-v3" in case:
-            document = lower({"sources": [], **document})
-        if (GOLDEN / case / "want.functions.yaml").exists():
-            document.setdefault("functions", [])
-        files = render_files(document)
-        for path in sorted((GOLDEN / case).glob("want.*")):
-            name = path.name[len("want.") :]
-            wanted = path.read_text(encoding="utf-8")
-            if case in WRITTEN_APART:
-                reader = YamlReader()
-                assert as_tokens(reader.value(files[name], name)) == as_tokens(reader.value(wanted, name))
-            else:
-                assert files[name] == wanted
-
-    def test_recorded_exports_that_upstream_asserts_in_code():
-        assert render_files(recorded_json("obj-allowlist-export", "metadata.json"))["allow_list.yaml"] == (
-            "- collection: allowed-queries\n"
-        )
-        document = recorded_json("obj-api_limits-export", "metadata.json")
-        assert json.loads(json.dumps(document["api_limits"])) == document["api_limits"]
-        assert render_files(document)["api_limits.yaml"].startswith("disabled: false\nrate_limit:\n  global:\n")
-
-    def recorded_documents():
-        """Every recorded document, by its path."""
-        for path in sorted(GOLDEN.rglob("*.json")):
-            value = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(value, dict) and ("sources" in value or "tables" in value or path.name == "metadata.json"):
-                yield str(path.relative_to(GOLDEN)), value
-
-    @pytest.mark.parametrize(("name", "document"), [*recorded_documents()], ids=lambda value: str(value)[:60])
-    def test_every_recorded_document_is_read_as_it_was_exported(tmp_path, name, document):
-        sources = {"sources": document["sources"]} if "sources" in document else {}
-        if not sources and ("tables" in document or "functions" in document):
-            document = {"version": 2, "tables": [], **document}
-        flat = {"tables": document["tables"]} if "tables" in document else {}
-        document = {"version": 3, **without_nothing(document), **sources, **flat}
-        for source in document.get("sources", ()):
-            source.setdefault("tables", [])
-        if "custom_types" in document:
-            document["custom_types"] = without_nothing(document["custom_types"])
-        folder = str(tmp_path)
-        apply_files(folder, plan_files(folder, None, document))
-        assert read_tree(folder).document == document
-
-    @pytest.mark.parametrize(
-        "case",
-        [
-            "pkg-metadata/projectv3",
-            "pkg-metadata/projectv2",
-            "pkg-migrate/projectv3",
-            "pkg-migrate/projectv2",
-            "pkg-deploy/projectV3",
-            "pkg-deploy/projectV2",
-        ],
-    )
-    def test_recorded_projects_are_written_as_they_are(case):
-        tree = read_tree(str(GOLDEN / case / "metadata"))
-        files = render_files(tree.document)
-        assert {name: files[name] for name in tree.files} == tree.files
+EXPORTS = recorded("obj-*-export*/*")
 
 
-CANONICAL_PROJECTS = [REPOSITORY / "hasura", *([REAL / "learn-graphql-services"] if REAL.is_dir() else [])]
+@reads(EXPORTS)
+@pytest.mark.parametrize("case", cases_of(EXPORTS))
+def test_recorded_exports(case):
+    document = recorded_json(f"{case}/metadata.json")
+    document = document if isinstance(document, dict) else {}
+    if "v2-config" in case or "tables-v3" in case:
+        document = lower({"sources": [], **document})
+    if f"{case}/want.functions.yaml" in EXPORTS:
+        document.setdefault("functions", [])
+    files = render_files(document)
+    for file in EXPORTS:
+        start, _, name = file.partition("/want.")
+        if start == case and case in WRITTEN_APART:
+            reader = YamlReader()
+            assert as_tokens(reader.value(files[name], name)) == as_tokens(reader.value(recorded_text(file), name))
+        elif start == case:
+            assert files[name] == recorded_text(file)
 
 
-@pytest.mark.parametrize("project", CANONICAL_PROJECTS, ids=lambda path: path.name)
+ASSERTED_IN_CODE = ("obj-allowlist-export/metadata.json", "obj-api_limits-export/metadata.json")
+
+
+@reads(ASSERTED_IN_CODE)
+def test_recorded_exports_that_upstream_asserts_in_code():
+    allow_list, limits = map(recorded_json, ASSERTED_IN_CODE)
+    assert render_files(allow_list)["allow_list.yaml"] == "- collection: allowed-queries\n"
+    text = render_files(limits)["api_limits.yaml"]
+    assert text.startswith("disabled: false\nrate_limit:\n  global:\n")
+    assert YamlReader().value(text, "x") == limits["api_limits"]
+
+
+ONE_FILE = recorded("pkg-metadata/metadata_export_test/*")
+
+
+@reads(ONE_FILE)
+def test_a_recorded_export_to_a_single_file():
+    as_json, as_yaml = ONE_FILE
+    document = recorded_json(as_json)
+    assert render_single(document, False) == recorded_text(as_yaml).rstrip("\n") + "\n"
+    assert json.loads(render_single(document, True)) == document
+
+
+# Everything that is recorded as a document, wherever it stands: in a file of its own, in a directory's files, in the
+# request or the answer of an exchange.
+
+SECTIONS = {*EVERY_SECTION, "tables", "functions", "metrics_config", "backend_configs", "opentelemetry"}
+NO_DOCUMENTS = recorded("oracle-*/*", "*/*inconsistent*/*")
+
+
+def documents_in(value):
+    """The metadata documents in a value of whatever form, outermost first."""
+    if isinstance(value, list):
+        for item in value:
+            yield from documents_in(item)
+    elif isinstance(value, dict):
+        is_document = isinstance(value.get("sources"), list) or isinstance(value.get("tables"), list)
+        if is_document or set(value) - {"version"} and set(value) <= SECTIONS:
+            yield value
+        else:
+            for item in value.values():
+                yield from documents_in(item)
+
+
+FILES = ("**/*.json", "*/from-server.golden", "server-*/**/*.yaml", "**/metadata.yaml", "**/config-v2.yaml")
+HOLDERS = [file for file in recorded(*FILES) if file not in NO_DOCUMENTS]
+
+
+def recorded_documents():
+    """Every recorded document, by the file that holds it."""
+    for file in HOLDERS:
+        for number, document in enumerate(documents_in(YamlReader().value(recorded_text(file), file))):
+            yield pytest.param(document, id=f"{file}-{number}")
+
+
+def recorded_directories():
+    """The folder of every recorded directory and of the real projects."""
+    for root in (GOLDEN, REAL):
+        for path in sorted(root.rglob("version.yaml")):
+            yield pytest.param(path.parent, id=str(path.parent.relative_to(root)))
+
+
+def as_the_engine_exports(document):
+    """A document as the engine exports it: with a version, and without what says nothing."""
+    document = without_null_descriptions(document)
+    if "custom_types" in document:
+        document["custom_types"] = without_nothing(document["custom_types"])
+    sources = {"sources": document["sources"]} if "sources" in document else {}
+    if not sources and ("tables" in document or "functions" in document):
+        document = {"version": 2, "tables": [], **document}
+    flat = {"tables": document["tables"]} if "tables" in document else {}
+    document = copy.deepcopy({"version": 3, **without_nothing(document), **sources, **flat})
+    for source in document.get("sources", ()):
+        source.setdefault("tables", [])
+        if not source.get("functions", True):
+            del source["functions"]
+    return document
+
+
+def check_round_trip(folder, document):
+    """Assert that what was exported to a directory, and to each kind of single file, is read as it was."""
+    apply_files(str(folder / "tree"), plan_files(str(folder / "tree"), None, document))
+    assert read_tree(str(folder / "tree")).document == document
+    for name in ("metadata.json", "metadata.yaml"):
+        apply_files(str(folder), plan_single(str(folder / name), document))
+        assert read_tree(str(folder / name)).document == document
+
+
+@reads(())
+@pytest.mark.parametrize("document", [*recorded_documents()])
+def test_every_recorded_document_is_read_as_it_was_exported(tmp_path, document):
+    check_round_trip(tmp_path, as_the_engine_exports(document))
+
+
+@reads(())
+@pytest.mark.parametrize("folder", [*recorded_directories()])
+def test_every_recorded_directory_is_read_as_it_was_exported(tmp_path, folder):
+    check_round_trip(tmp_path, as_the_engine_exports(read_tree(str(folder)).document))
+
+
+@pytest.mark.parametrize(("name", "document"), list(own_documents()), ids=lambda value: str(value)[:20])
+def test_every_document_of_ours_is_read_as_it_was_exported(tmp_path, name, document):
+    check_round_trip(tmp_path, as_the_engine_exports(document))
+
+
+PROJECTS = recorded("pkg-*/project*/metadata/**/*")
+
+
+@reads(PROJECTS)
+@pytest.mark.parametrize("folder", sorted({file.partition("/metadata/")[0] for file in PROJECTS}))
+def test_recorded_projects_are_written_as_they_are(folder):
+    tree = read_tree(str(GOLDEN / folder / "metadata"))
+    files = render_files(tree.document)
+    assert {name: files[name] for name in tree.files} == tree.files
+
+
+@pytest.mark.parametrize("project", [
+    REPOSITORY / "hasura", pytest.param(REAL / "learn-graphql-services", marks=wants_shared(REAL.name)),
+], ids=lambda path: path.name)  # fmt: skip
 def test_canonical_projects_are_written_byte_for_byte(project):
     tree = read_tree(str(project / "metadata"))
     files = render_files(tree.document)
@@ -919,54 +1002,28 @@ def test_canonical_projects_are_written_byte_for_byte(project):
     assert all(text in ("[]\n", "{}\n") for text in more.values())
 
 
-if REAL.is_dir():
+@wants_shared(REAL.name)
+@pytest.mark.parametrize("name", ["aerie", "bdjuno", "learn-graphql-services"])
+def test_real_trees_keep_what_does_not_change(tmp_path, name):
+    tree = read_tree(str(REAL / name / "metadata"))
+    assert planned(tree, changed(tree)) == {}
+    document = changed(tree)
+    tables = document["sources"][0]["tables"]
+    tables[2]["is_enum"] = True
+    gone = tables.pop(1)
+    files = planned(tree, document)
+    assert len([text for text in files.values() if text is None]) == 1
+    assert len(files) == 3
+    listed = next(text for file, text in files.items() if file.endswith("/tables.yaml"))
+    before = tree.files[next(file for file in files if file.endswith("/tables.yaml"))]
+    assert len(before.splitlines()) - len(listed.splitlines()) == 1, gone
 
-    @pytest.mark.parametrize("name", ["aerie", "bdjuno", "learn-graphql-services"])
-    def test_real_trees_keep_what_does_not_change(tmp_path, name):
-        tree = read_tree(str(REAL / name / "metadata"))
-        assert planned(tree, changed(tree)) == {}
-        document = changed(tree)
-        tables = document["sources"][0]["tables"]
-        tables[2]["is_enum"] = True
-        gone = tables.pop(1)
-        files = planned(tree, document)
-        assert len([text for text in files.values() if text is None]) == 1
-        assert len(files) == 3
-        listed = next(text for file, text in files.items() if file.endswith("/tables.yaml"))
-        before = tree.files[next(file for file in files if file.endswith("/tables.yaml"))]
-        assert len(before.splitlines()) - len(listed.splitlines()) == 1, gone
+
+NEW_PROJECTS = recorded("cmd-init/**/*")
 
 
-# Which test each recorded case is for.
-CASES = {
-    "obj-*-build-*": "test_hasura_tree.test_recorded_builds",
-    "full-build-*": "test_hasura_tree.test_recorded_builds",
-    "incomplete-v3-*": "test_hasura_tree.test_recorded_incomplete_directories",
-    "include-tags": "test_hasura_tree.test_recorded_includes",
-    "include-multi-source-json": "test_hasura_tree.test_recorded_single_files_say_what_the_directories_say",
-    "cmd-project-*": "test_hasura_tree.test_every_recorded_project_is_read",
-    "cmd-init": "test_recorded_new_projects",
-    "integration-v2": "test_hasura_tree.test_every_recorded_project_is_read",
-    "pkg-deploy": "test_recorded_projects_are_written_as_they_are",
-    "pkg-metadata": "test_recorded_projects_are_written_as_they_are",
-    "pkg-migrate": "test_recorded_projects_are_written_as_they_are",
-    "obj-*-export*": "test_recorded_exports",
-    "jsonyaml-order-t1": "test_hasura_yaml_style.test_a_recorded_single_file",
-    "oracle-sdl-*": "test_hasura_sdl.test_recorded_edges",
-    # Not files and documents.
-    "full-diff-t1": "a report of differences in dyff's form, for the comparison's tests",
-    "obj-allowlist-write-diff-t1": "a report of differences in dyff's form, for the comparison's tests",
-    "server-*": "exchanges with an engine, for the double's tests",
-}
-
-if GOLDEN.is_dir():
-
-    def test_every_recorded_case_is_for_some_test():
-        known = {case for pattern in CASES for case in cases(pattern)}
-        assert known == {name for name in cases("*") if (GOLDEN / name).is_dir()}
-
-    def test_recorded_new_projects():
-        for version in (2, 3):
-            wanted = GOLDEN / "cmd-init" / f"config-v{version}" / "metadata" / "version.golden.yaml"
-            document = {"version": 2, "tables": []} if version == 2 else {"version": 3}
-            assert render_files(document)["version.yaml"].strip() == wanted.read_text(encoding="utf-8").strip()
+@reads(NEW_PROJECTS)
+@pytest.mark.parametrize("file", NEW_PROJECTS)
+def test_recorded_new_projects(file):
+    document = {"version": 2, "tables": []} if "config-v2" in file else {"version": 3}
+    assert render_files(document)["version.yaml"].strip() == recorded_text(file).strip()

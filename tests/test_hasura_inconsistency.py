@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
-from bed.metadata_documents import GOLDEN, load
+import yaml
+from bed.hasura_material import GOLDEN, reads, recorded, recorded_json, recorded_text
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nself_core.hasura.inconsistency import inconsistency_path, inconsistency_paths
+from nself_core.hasura.tree import read_tree, value_at
 
 F = {"schema": "app", "name": "f"}
 ODD = {"schema": "app", "name": "a.b"}
@@ -97,19 +97,30 @@ def test_a_document_of_version_2():
     assert inconsistency_path(document, {"type": "table", "definition": PUBLIC}) == ("tables", 1)
 
 
-@pytest.mark.skipif(not os.path.isdir(GOLDEN), reason="upstream's documents are not at hand")
+EXCHANGE = recorded("server-v1-metadata/replace_metadata_allow_inconsistent_inconsistent.yaml")
+
+
+@reads(EXCHANGE)
 def test_upstreams_recorded_exchange():
-    case = "server-v1-metadata/replace_metadata_allow_inconsistent_inconsistent.yaml"
-    exchange = load(os.path.join(GOLDEN, case))
+    exchange = yaml.safe_load(recorded_text(EXCHANGE[0]))
     document = exchange["query"]["args"]["metadata"]
     found = [inconsistency_path(document, item) for item in exchange["response"]["inconsistent_objects"]]
-    places = []
-    for path in found:
-        place = document
-        for key in path:
-            place = place[key]
-        places.append(place.get("name", place.get("table")))
-    assert places == ["foobar", "author"]
+    places = [value_at(document, path) for path in found]
+    assert [place.get("name", place.get("table")) for place in places] == ["foobar", "author"]
+
+
+LISTS = recorded("pkg-metadata/get_inconsistent_metadata_test/*")
+
+
+@reads(LISTS)
+@pytest.mark.parametrize("file", LISTS)
+def test_upstreams_recorded_lists_lead_to_the_projects_tables(file):
+    version = 3 if "config_v3" in file else 2
+    document = read_tree(str(GOLDEN / "pkg-metadata" / f"projectv{version}" / "metadata")).document
+    items = recorded_json(file)["inconsistent_objects"]
+    assert items
+    for item, path in zip(items, inconsistency_paths(document, items)):
+        assert value_at(document, path)["table"] == item["definition"]
 
 
 PARTS = st.none() | st.integers() | st.text() | st.lists(st.integers())

@@ -6,7 +6,7 @@ import copy
 import json
 
 import pytest
-from bed.metadata_documents import golden_documents, many_tables, shuffled
+from bed.metadata_documents import all_documents, many_tables, shuffled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ from nself_core.hasura.diff import find_changes
 from nself_core.hasura.lint import chosen_rules, fixed, lint, rules_page
 from nself_core.hasura.lint_rules import RULES, style_of
 
-DOCUMENTS = list(golden_documents())
+DOCUMENTS = all_documents()
 
 
 def with_table(source=None, **keys):
@@ -39,6 +39,16 @@ CASES = [
     ("no-filter", with_table(insert_permissions=[{"role": "u", "permission": {"check": {}, "columns": []}}]),
      ["insert_permissions.0.permission.check"],
      with_table(insert_permissions=[{"role": "u", "permission": {"check": {"a": {"_eq": 1}}, "columns": []}}])),
+    ("no-filter", with_table(select_permissions=[{"role": "u", "permission": {"columns": ["a"]}}, rule(filter=None)]),
+     ["select_permissions.0.permission", "select_permissions.1.permission.filter"],
+     with_table(select_permissions=[{"role": "admin", "permission": {"columns": ["a"]}}],
+                insert_permissions=[{"role": "u", "permission": {"check": {"a": {"_eq": 1}}}}],
+                update_permissions=[rule(check=None)])),
+    ("no-filter", with_table(insert_permissions=[rule(), rule(check=None)]),
+     ["insert_permissions.0.permission", "insert_permissions.1.permission.check"],
+     with_table(insert_permissions=[{"role": "admin", "permission": {"columns": ["a"]}}])),
+    ("no-filter", with_table(delete_permissions=[{"role": "u", "permission": {}}]),
+     ["delete_permissions.0.permission"], with_table(delete_permissions=[rule()])),
     ("no-filter", with_table(delete_permissions=[{"role": "u", "permission": {"filter": {}}}]),
      ["delete_permissions.0.permission.filter"], with_table()),
     ("all-columns", with_table(select_permissions=[rule(columns="*")]),
@@ -50,6 +60,16 @@ CASES = [
      with_table(select_permissions=[rule()], update_permissions=[rule(limit=None)])),
     ("empty-permission", with_table(select_permissions=[rule(columns=[])]),
      ["select_permissions.0.permission"], with_table(select_permissions=[rule(columns=[], computed_fields=["f"])])),
+    ("duplicate-relationship",
+     with_table(object_relationships=[relationship("a"), relationship("b"), relationship("a", "c")]),
+     ["object_relationships.2"],
+     with_table(object_relationships=[relationship("a"), relationship("a", ["a"]), relationship("b", "c")])),
+    ("duplicate-relationship",
+     with_table(object_relationships=[relationship("a")], array_relationships=[relationship("a"), relationship(None)],
+                remote_relationships=[{"name": "a", "definition": REMOTE}, {"name": "b", "definition": REMOTE}]),
+     ["array_relationships.0", "remote_relationships.0"],
+     with_table(object_relationships=[relationship("a"), relationship(None), relationship(None, "c")],
+                array_relationships=[relationship("b")])),
     ("two-relationships-one-key",
      with_table(object_relationships=[relationship("a"), relationship("b", ["a"]), relationship("c", "c")]),
      ["object_relationships.1"],
@@ -210,7 +230,6 @@ def test_what_is_right_is_the_same_object():
     assert fixed(document, chosen_rules()) is document
 
 
-@pytest.mark.skipif(not DOCUMENTS, reason="upstream's documents are not at hand")
 @given(st.data())
 @settings(max_examples=100, deadline=None)
 def test_a_fixed_document_means_the_same_and_has_nothing_to_fix(data):

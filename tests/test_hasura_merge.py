@@ -6,7 +6,7 @@ import copy
 import json
 
 import pytest
-from bed.metadata_documents import golden_documents, many_tables, shuffled
+from bed.metadata_documents import all_documents, many_tables, shuffled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ from nself_core.hasura.diff import find_changes
 from nself_core.hasura.identity import named
 from nself_core.hasura.merge import merge
 
-DOCUMENTS = [document for _name, document in golden_documents()]
+DOCUMENTS = [document for _name, document in all_documents()]
 
 
 def with_tables(**tables):
@@ -159,7 +159,7 @@ def varied(document, chance):
     return made
 
 
-documents = st.sampled_from([*DOCUMENTS, many_tables(2)])
+documents = st.sampled_from(DOCUMENTS)
 chances = st.randoms(use_true_random=False)
 
 

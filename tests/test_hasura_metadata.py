@@ -381,6 +381,36 @@ def test_what_the_engine_says(plain_project, engine):
     assert "nowhere" in plain_project.run(*VALIDATE).out
 
 
+def test_a_source_that_is_not_asked_is_named(plain_project, engine):
+    databases = "databases/databases.yaml"
+    more = """- name: "far away"
+  kind: postgres
+  configuration: {connection_info: {database_url: {from_env: FAR}}}
+  tables: [{table: gone}]
+"""
+    plain_project.write(f"{METADATA}/{databases}", FILES[databases] + more)
+    outcome = plain_project.run(*VALIDATE, "--json").ok()
+    assert outcome.json()["warnings"] == ["source far away was not compared with its database"]
+    assert "source far away was not compared" in plain_project.run(*VALIDATE).ok().err
+
+
+def test_the_graphql_of_a_remote_schemas_permission_has_its_place(plain_project, engine):
+    plain_project.write(f"{METADATA}/remote_schemas.yaml", """- name: shop
+  definition: {url: "http://shop"}
+  permissions:
+    - role: user
+      definition:
+        schema: |
+          type Query {
+            price(of Int!): Float
+          }
+""")  # fmt: skip
+    outcome = plain_project.run(*VALIDATE, "--json")
+    assert outcome.code == 1
+    assert findings(outcome) == [("structure", "wrong-graphql", f"{METADATA}/remote_schemas.yaml", 6)]
+    assert outcome.json()["data"]["findings"][0]["message"].startswith("line 2 of the schema: ")
+
+
 def test_the_structure_is_checked_without_any_server(plain_project, engine):
     plain_project.write(POSTS_FILE, "table:\n  name: posts\n  schema: public\nselect_permissions:\n  - role: 12\n")
     outcome = plain_project.run(*VALIDATE, "--offline", "--json", env=NOBODY)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
-from bed.metadata_documents import SCHEMA
+from bed.gaps import SHARED, wants_shared
 
 from nself_core.hasura.objects import ABSENT, EXACTLY_ONE, FORMS, OBJECTS, Spec, keys_of, kind_of, root, spec_of
 
@@ -43,9 +42,7 @@ DEFAULTS_BY_BACKEND = {
 
 @pytest.fixture(scope="module")
 def schema():
-    if not os.path.isfile(SCHEMA):
-        pytest.skip("the server's schema is not at hand")
-    with open(SCHEMA, encoding="utf-8") as file:
+    with open(SHARED / "hasura-schema" / "metadata.openapi.json", encoding="utf-8") as file:
         return json.load(file)["components"]["schemas"]
 
 
@@ -106,6 +103,7 @@ def reading(schema):
     return reading
 
 
+@wants_shared("hasura-schema")
 def test_every_key_of_the_schema_is_known_and_no_other(reading):
     for name in OBJECTS:
         ours = set(keys_of(name))
@@ -114,6 +112,7 @@ def test_every_key_of_the_schema_is_known_and_no_other(reading):
         assert ours - theirs <= BEYOND_THE_SCHEMA.get(name, set()), f"{name}: {ours - theirs} stand nowhere"
 
 
+@wants_shared("hasura-schema")
 def test_no_key_is_required_that_the_schema_does_not_require(reading):
     for name, theirs in reading.required.items():
         ours = {key for key, spec in keys_of(name).items() if spec.required}
@@ -122,6 +121,7 @@ def test_no_key_is_required_that_the_schema_does_not_require(reading):
         assert theirs - ours <= optional, f"{name}: {theirs - ours}"
 
 
+@wants_shared("hasura-schema")
 def test_the_defaults_are_the_schemas(reading):
     for (name, key), default in reading.defaults.items():
         ours = keys_of(name)[key].default

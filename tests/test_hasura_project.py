@@ -8,13 +8,13 @@ import shutil
 import sys
 
 import pytest
+from bed.gaps import wants_shared
+from bed.hasura_material import REAL, REAL_NAMES
+from bed.projects import REPOSITORY
 
 from nself_core.failures import FileFailure
 from nself_core.guard.requirements import narrow, requirements
 from nself_core.hasura.project import read_local_metadata
-
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-REAL_TREES = os.path.join(REPOSITORY, "..", "shared", "data", "hasura-real")
 
 
 def tables_of(local):
@@ -130,14 +130,6 @@ def test_the_tree_may_be_reached_through_a_link(tmp_path):
     assert read_local_metadata(str(tmp_path / "link")).document["sources"][0]["tables"] == [{"table": "a"}]
 
 
-def real_trees():
-    """Metadata trees of real projects: the sample's own, and those beside the checkout where they are."""
-    found = [os.path.join(REPOSITORY, "hasura", "metadata")]
-    if os.path.isdir(REAL_TREES):
-        found += [os.path.join(REAL_TREES, name, "metadata") for name in sorted(os.listdir(REAL_TREES))]
-    return found
-
-
 def with_source_default(folder, target):
     """A copy of a tree in which the first source is called default."""
     shutil.copytree(folder, target)
@@ -147,11 +139,13 @@ def with_source_default(folder, target):
     return str(target)
 
 
-def test_real_trees_are_read_and_understood(tmp_path):
-    for number, folder in enumerate(real_trees()):
-        local = read_local_metadata(with_source_default(folder, tmp_path / str(number)))
-        needed = requirements(local.document)
-        tables = tables_of(local)
-        assert len(tables) >= 3
-        assert {(need.schema, need.table) for need in needed if need.kind in ("column", "relationship")} <= tables
-        assert narrow(needed, requirements(local.document)) == needed
+@pytest.mark.parametrize("project", [
+    REPOSITORY / "hasura", *(pytest.param(REAL / name, marks=wants_shared(REAL.name)) for name in REAL_NAMES),
+], ids=lambda path: path.name)  # fmt: skip
+def test_real_trees_are_read_and_understood(tmp_path, project):
+    local = read_local_metadata(with_source_default(project / "metadata", tmp_path / "copy"))
+    needed = requirements(local.document)
+    tables = tables_of(local)
+    assert len(tables) >= 3
+    assert {(need.schema, need.table) for need in needed if need.kind in ("column", "relationship")} <= tables
+    assert narrow(needed, requirements(local.document)) == needed

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
-from bed.hasura_material import GOLDEN, REAL, recorded_json
+from bed.gaps import wants_shared
+from bed.hasura_material import (
+    GOLDEN,
+    REAL,
+    cases_of,
+    reads,
+    recorded,
+    recorded_json,
+    recorded_text,
+    without_null_descriptions,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nself_core.failures import FileFailure
-from nself_core.hasura.sdl import read_sdl, render_sdl
+from nself_core.hasura.sdl import check_sdl, read_sdl, render_sdl
+from nself_core.hasura.tree import read_tree
 
 
 def action(name, root, output, *arguments):
@@ -221,61 +233,109 @@ def test_what_is_written_is_read_as_it_was(actions, types):
     assert sdl.dropped == []
 
 
+# The form alone, of any definitions.
+
+WHOLE_SCHEMA = """
+"all of it" schema @link(url: "x") { query: Query mutation: Changes }
+directive @preset(value: PresetValue = [1, {a: B}]) repeatable on | INPUT_FIELD_DEFINITION | ARGUMENT_DEFINITION
+extend schema @more
+type Query implements Node & Named @key(fields: "id") { find(of: [ID!]! = ["x"] @preset(value: 3)): Hit }
+extend type Query { more: Int }
+interface Named implements Node { name: String }
+union Hit @odd = | Book | Author
+union Nothing
+extend union Hit = Other
+scalar Date @specifiedBy(url: "x")
+enum Kind { A @deprecated B }
+input Where { kind: Kind = A, not: Where }
+type Empty
+"""
+
+
+def test_every_definition_has_a_form():
+    check_sdl(WHOLE_SCHEMA)
+    check_sdl("")
+
+
+@pytest.mark.parametrize(("text", "place", "said"), [
+    ("type Query {\n a: Int", (2, 8), "the end found"),
+    ("type Query { }", (1, 15), "a name is expected"),
+    ("query { a }", (1, 1), "query begins no definition"),
+    ("union A = |", (1, 12), "a name is expected"),
+    ("directive preset on FIELD", (1, 11), "@ is expected, and preset found"),
+    ("directive @preset FIELD", (1, 24), "a name is expected"),
+    ("schema {\n  query: [}\n}", (2, 11), "a name is expected"),
+    ("type A { b: Int } }", (1, 19), "a name is expected, and } found"),
+    ("type A { b: %Int }", (1, 13), "'%' means nothing here"),
+    ("extend", (1, 7), "a name is expected"),
+    ("type A { b: " + "[" * 500, None, "brackets"),
+])  # fmt: skip
+def test_what_has_no_form_is_named_with_its_place(text, place, said):
+    with pytest.raises(FileFailure, match=re.escape(said)) as caught:
+        check_sdl(text)
+    assert place in (None, (caught.value.line, caught.value.column))
+
+
 # What upstream's own program made of the same texts.
 
 
-def recorded(value):
-    """A recorded value without null descriptions: the server's export has none, and neither has reading."""
-    if isinstance(value, list):
-        return [recorded(item) for item in value]
-    if isinstance(value, dict):
-        return {key: recorded(item) for key, item in value.items() if not (key == "description" and item is None)}
-    return value
-
-
-def check_recorded(folder, graphql, wanted):
-    text = (GOLDEN / folder / graphql).read_text(encoding="utf-8")
-    sdl = read_sdl(text, graphql)
-    assert sdl.actions == recorded(wanted["actions"])
-    assert sdl.types == recorded(wanted["types"])
+def check_recorded(graphql, wanted):
+    """Read a recorded text as upstream's program reads it, and give what is written of it."""
+    sdl = read_sdl(recorded_text(graphql), graphql)
+    assert sdl.actions == without_null_descriptions(wanted["actions"])
+    assert sdl.types == without_null_descriptions(wanted["types"])
     return render_sdl(sdl.actions, sdl.types)
 
 
-EDGE = "oracle-sdl-edge"
-# Texts that upstream refuses and we read, and why.
-READ_ANYWAY = {"comments-only.graphql": "a file of comments holds nothing, and upstream's parser wants something"}
-
-if GOLDEN.is_dir():
-
-    def test_recorded_actions_of_a_real_project():
-        written = check_recorded(
-            "oracle-sdl-aerie", "actions.graphql", recorded_json("oracle-sdl-aerie", "want.from.json")
-        )
-        assert written == (GOLDEN / "oracle-sdl-aerie" / "want.to.graphql").read_text(encoding="utf-8")
-
-    @pytest.mark.parametrize("name", sorted(
-        path.name for path in (GOLDEN / EDGE).glob("*.graphql") if ".want." not in path.name
-    ))  # fmt: skip
-    def test_recorded_edges(name):
-        wanted = recorded_json(EDGE, name.replace(".graphql", ".want.from.json"))
-        if "error" in wanted and name not in READ_ANYWAY:
-            with pytest.raises(FileFailure):
-                read_sdl((GOLDEN / EDGE / name).read_text(encoding="utf-8"), name)
-        elif name not in READ_ANYWAY:
-            written = check_recorded(EDGE, name, wanted)
-            assert written == (GOLDEN / EDGE / name.replace(".graphql", ".want.to.graphql")).read_text(encoding="utf-8")
-
-    def test_every_recorded_text_of_actions_is_written_as_it_is():
-        for path in sorted(GOLDEN.rglob("actions.graphql")):
-            text = path.read_text(encoding="utf-8")
-            if "oracle" not in str(path) and text.strip():
-                sdl = read_sdl(text, str(path))
-                assert render_sdl(sdl.actions, sdl.types).rstrip() == text.rstrip()
+AERIE = recorded("oracle-sdl-aerie/*")
 
 
-if REAL.is_dir():
+@reads(AERIE)
+def test_recorded_actions_of_a_real_project():
+    (case,) = cases_of(AERIE)
+    wanted = recorded_json(f"{case}/want.from.json")
+    assert check_recorded(f"{case}/actions.graphql", wanted) == recorded_text(f"{case}/want.to.graphql")
+    tree = read_tree(str(GOLDEN / case))
+    assert {"actions.graphql", "actions.yaml"} <= set(tree.files)
+    assert [action["name"] for action in tree.document["actions"]] == [action["name"] for action in wanted["actions"]]
+    assert all(action["definition"]["handler"] for action in tree.document["actions"])
 
-    def test_texts_of_real_projects_are_read():
-        for path in sorted(REAL.glob("*/metadata/actions.graphql")):
-            sdl = read_sdl(path.read_text(encoding="utf-8"), str(path))
-            assert read_sdl(render_sdl(sdl.actions, sdl.types), "x")[:2] == sdl[:2]
+
+EDGES = recorded("oracle-sdl-edge/*")
+# A text that upstream refuses, because its parser wants something; a file of comments holds nothing.
+COMMENTS_ONLY = "oracle-sdl-edge/comments-only.graphql"
+
+
+@reads(EDGES)
+@pytest.mark.parametrize("file", [file for file in EDGES if file.endswith(".graphql") and ".want." not in file])
+def test_recorded_edges(file):
+    wanted = recorded_json(file.replace(".graphql", ".want.from.json"))
+    if file == COMMENTS_ONLY:
+        sdl = read_sdl(recorded_text(file), file)
+        assert "error" in wanted
+        assert (sdl.actions, any(sdl.types.values())) == ([], False)
+    elif "error" in wanted:
+        with pytest.raises(FileFailure):
+            read_sdl(recorded_text(file), file)
+    else:
+        assert check_recorded(file, wanted) == recorded_text(file.replace(".graphql", ".want.to.graphql"))
+
+
+ACTIONS_FILES = [file for file in recorded("**/actions.graphql") if file not in AERIE]
+
+
+@reads(ACTIONS_FILES)
+@pytest.mark.parametrize("file", ACTIONS_FILES)
+def test_every_recorded_text_of_actions_is_written_as_it_is(file):
+    text = recorded_text(file)
+    sdl = read_sdl(text, file)
+    assert render_sdl(sdl.actions, sdl.types).rstrip() == text.rstrip()
+
+
+@wants_shared(REAL.name)
+def test_texts_of_real_projects_are_read():
+    paths = sorted(REAL.glob("*/metadata/actions.graphql"))
+    assert paths
+    for path in paths:
+        sdl = read_sdl(path.read_text(encoding="utf-8"), str(path))
+        assert read_sdl(render_sdl(sdl.actions, sdl.types), "x")[:2] == sdl[:2]

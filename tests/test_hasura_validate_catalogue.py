@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from bed.metadata_documents import golden_documents, many_tables
+from bed.metadata_documents import all_documents, many_tables
 from bed.projects import Project
 from bed.servers import Database as BedDatabase
 
@@ -295,9 +295,9 @@ def test_without_source_default_there_is_nothing_to_find(ask):
     assert ask({"version": 2, "tables": [{"table": "gone"}]}) == [("missing-table", "", "table public.gone is missing")]
 
 
-def test_recorded_documents_are_asked_of_an_empty_database(empty):
+def test_all_documents_are_asked_of_an_empty_database(empty):
     """None of their tables is there: each is told once, and nothing else of it."""
-    for _name, made in golden_documents():
+    for _name, made in all_documents():
         tables = {path for path, need in placed_requirements(made) if need.why == "tracked table"}
         found = find_broken(empty, made)
         assert {finding.path for finding in found if finding.rule == "missing-table"} >= tables
@@ -305,7 +305,7 @@ def test_recorded_documents_are_asked_of_an_empty_database(empty):
 
 
 def test_the_placed_requirements_are_the_guards():
-    for _name, made in golden_documents():
+    for _name, made in all_documents():
         placed = list(placed_requirements(made))
         assert {need for _path, need in placed} == requirements(made)
         for path, _need in placed:

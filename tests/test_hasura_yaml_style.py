@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from bed.hasura_material import GOLDEN, cases, recorded_json
+from bed.hasura_material import reads, recorded, recorded_json, recorded_text
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -205,17 +205,21 @@ def test_what_was_written_once_is_written_the_same_again(value):
 
 # Upstream's recorded cases.
 
-if GOLDEN.is_dir():
+WRITTEN = recorded("*/want*.yaml")
 
-    @pytest.mark.parametrize("name", [
-        f"{path.parent.name}/{path.name}" for case in cases("*") for path in sorted((GOLDEN / case).glob("want*.yaml"))
-    ])  # fmt: skip
-    def test_recorded_files_are_written_as_they_are(name):
-        text = (GOLDEN / name).read_text(encoding="utf-8")
-        assert render(READER.value(text, name)) == text
 
-    def test_a_recorded_single_file():
-        document = recorded_json("jsonyaml-order-t1", "metadata.json")
-        wanted = (GOLDEN / "jsonyaml-order-t1" / "want.metadata.yaml").read_text(encoding="utf-8")
-        assert render({key: document[key] for key in SINGLE_FILE_ORDER if key in document}) == wanted
-        assert json.loads(json.dumps(READER.value(wanted, "x"))) == document
+@reads(WRITTEN)
+@pytest.mark.parametrize("file", WRITTEN)
+def test_recorded_files_are_written_as_they_are(file):
+    text = recorded_text(file)
+    assert render(READER.value(text, file)) == text
+
+
+ORDERED = recorded("jsonyaml-order-t1/*")
+
+
+@reads(ORDERED)
+def test_a_recorded_single_file():
+    document, wanted = recorded_json(ORDERED[0]), recorded_text(ORDERED[1])
+    assert render({key: document[key] for key in SINGLE_FILE_ORDER if key in document}) == wanted
+    assert json.loads(json.dumps(READER.value(wanted, "x"))) == document

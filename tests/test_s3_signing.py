@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from bed.gaps import SHARED, wants_shared
+from bed.projects import REPOSITORY
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -18,7 +18,7 @@ from nself_core.s3 import signing
 from nself_core.s3.account import make_account
 from nself_core.s3.signing import Keys, Scope, canonical_request, query_string, signed_headers
 
-VECTORS = Path(__file__).resolve().parents[2] / "shared" / "data" / "sigv4"
+VECTORS = SHARED / "sigv4"
 SUITE_KEYS = Keys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", None)
 SUITE_SCOPE = Scope("20150830T123600Z", "us-east-1", "service")
 EXAMPLE_KEYS = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", None)
@@ -40,15 +40,14 @@ NOT_OURS = ("-normalized", "header-value-multiline", "header-key-duplicate", "he
 
 
 def vectors():
-    """The names of the cases that concern S3; one that says there are none, where the data are not here."""
-    names = [path.name for path in sorted(VECTORS.glob("*"))] if VECTORS.is_dir() else []
-    return [name for name in names if name != "README.md" and not name.endswith(NOT_OURS)] or [None]
+    """The names of the cases that concern S3; none where the data are not here."""
+    names = [path.name for path in sorted(VECTORS.glob("*"))]
+    return [name for name in names if name != "README.md" and not name.endswith(NOT_OURS)]
 
 
+@wants_shared("sigv4")
 @pytest.mark.parametrize("name", vectors())
 def test_a_published_vector_is_signed_as_it_should_be(name):
-    if name is None:
-        pytest.skip("the shared data are not beside this checkout")
     folder = VECTORS / name
     context = json.loads((folder / "context.json").read_text(encoding="utf-8"))
     head, _, body = (folder / "request.txt").read_text(encoding="utf-8").partition("\n\n")
@@ -180,6 +179,6 @@ def test_importing_it_loads_nothing_heavy():
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(os.path.dirname(__file__)).parent,
+        cwd=REPOSITORY,
     )
     assert done.stdout == "[]\n"

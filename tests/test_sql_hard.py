@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 from bed.bookkeeping import applied, record, tables, values, versions
-from bed.projects import REPOSITORY
+from bed.gaps import SHARED, wants_shared
 
-HARD = REPOSITORY.parent / "shared/data/sql-hard"
+HARD = SHARED / "sql-hard"
 
 
 def run_file(project, text, name="1_hard", *arguments):
@@ -596,23 +596,24 @@ def check_of(project, name):
     return found[0] if len(found) == 1 or project.database.server.version >= 17 else found[1]
 
 
-if HARD.is_dir():
-    FILES = sorted(path.name for path in HARD.glob("*.sql") if path.name != "20_setup.sql")
-    # BEGIN ATOMIC is of PostgreSQL 14.
-    SINCE_14 = ("container-15", "url-psycopg-15", "url-psql-17", "embedded-18")
+FILES = sorted(path.name for path in HARD.glob("*.sql") if path.name != "20_setup.sql")
+# BEGIN ATOMIC is of PostgreSQL 14.
+SINCE_14 = ("container-15", "url-psycopg-15", "url-psql-17", "embedded-18")
 
-    @pytest.mark.servers(*SINCE_14)
-    @pytest.mark.parametrize("name", FILES)
-    def test_each_file_does_what_its_first_line_says_is_right(project, name):
-        if name.startswith("20"):
-            run_file(project, (HARD / "20_setup.sql").read_bytes(), "19_setup").ok()
-        outcome = run_file(project, (HARD / name).read_bytes(), name[: -len(".sql")])
-        verb, check = check_of(project, name)
-        if verb == "right":
-            assert int(name[:2]) in applied(project), repr(outcome)
-            check(project, outcome.ok())
-            return
-        assert outcome.code == 1
-        check(project, outcome.json()["error"])
-        assert tables(project) == []
-        assert versions(project) == []
+
+@wants_shared(HARD.name)
+@pytest.mark.servers(*SINCE_14)
+@pytest.mark.parametrize("name", FILES)
+def test_each_file_does_what_its_first_line_says_is_right(project, name):
+    if name.startswith("20"):
+        run_file(project, (HARD / "20_setup.sql").read_bytes(), "19_setup").ok()
+    outcome = run_file(project, (HARD / name).read_bytes(), name[: -len(".sql")])
+    verb, check = check_of(project, name)
+    if verb == "right":
+        assert int(name[:2]) in applied(project), repr(outcome)
+        check(project, outcome.ok())
+        return
+    assert outcome.code == 1
+    check(project, outcome.json()["error"])
+    assert tables(project) == []
+    assert versions(project) == []

@@ -8,6 +8,7 @@ import re
 import time
 
 import pytest
+from bed.gaps import SHARED, wants_shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pglast import parser
@@ -16,7 +17,7 @@ from nself_core.failures import FileFailure
 from nself_core.sql.lexer import decode, line_column, split, tokens
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-HARD = os.path.join(os.path.dirname(ROOT), "shared", "data", "sql-hard")
+HARD = SHARED / "sql-hard"
 
 
 def texts(sql):
@@ -694,13 +695,10 @@ def test_time_is_linear_whatever_is_repeated(head, piece):
 
 
 def hard_file(name):
-    path = os.path.join(HARD, name)
-    if not os.path.exists(path):
-        pytest.skip("the shared data are not beside this checkout")
-    with open(path, "rb") as file:
-        return file.read()
+    return (HARD / name).read_bytes()
 
 
+@wants_shared(HARD.name)
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -729,6 +727,7 @@ def test_a_hard_file_is_split_as_it_should(name, words):
     assert len(found) == len(words)
 
 
+@wants_shared(HARD.name)
 @pytest.mark.parametrize(
     ("name", "line", "message"),
     [
@@ -743,9 +742,11 @@ def test_a_hard_file_is_refused_at_the_right_line(name, line, message):
     assert (caught.value.file, caught.value.line, caught.value.message) == (name, line, message)
 
 
+@wants_shared(HARD.name)
 def test_the_third_statement_of_a_hard_file_stands_on_its_line():
     assert [s.line for s in split(decode(hard_file("51_error_position.sql")))] == [2, 3, 5]
 
 
+@wants_shared(HARD.name)
 def test_the_data_of_a_hard_file_are_its_lines():
     assert split(decode(hard_file("10_copy_stdin.sql")))[1].copy_data.count("\n") == 3

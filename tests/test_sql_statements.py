@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
+from bed.gaps import SHARED, wants_shared
 
 from nself_core.sql.lexer import decode, split
 from nself_core.sql.statements import (
@@ -21,7 +20,7 @@ from nself_core.sql.statements import (
     transaction_control,
 )
 
-HARD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "shared", "data", "sql-hard")
+HARD = SHARED / "sql-hard"
 
 
 def statement(sql):
@@ -525,6 +524,7 @@ def test_what_fills_no_table(sql):
 # the hard files of the project's shared data, where they are
 
 
+@wants_shared(HARD.name)
 @pytest.mark.parametrize(
     ("name", "control", "alone"),
     [
@@ -537,10 +537,6 @@ def test_what_fills_no_table(sql):
     ],
 )
 def test_the_statements_of_a_hard_file_are_what_they_should_be(name, control, alone):
-    path = os.path.join(HARD, name)
-    if not os.path.exists(path):
-        pytest.skip("the shared data are not beside this checkout")
-    with open(path, "rb") as file:
-        statements = split(decode(file.read(), name), name)
+    statements = split(decode((HARD / name).read_bytes(), name), name)
     assert [transaction_control(each) for each in statements] == control
     assert [needs_no_transaction(each) for each in statements] == alone

@@ -12,6 +12,7 @@ from nself_core.hasura.git_tree import find_repository
 from nself_core.hasura.lint_rules import RULES
 from nself_core.hasura.sync import change_of, file_steps, unsaved_files
 from nself_core.hasura.validate import check_structure
+from nself_core.hasura.validate_catalogue import unasked_sources
 from nself_core.output import Report
 from nself_core.plan import Plan, Step
 
@@ -72,6 +73,7 @@ def _validated(local, asked):
     left = {name: answer.reason for name, answer in asked.items() if answer.reason and answer.failure not in worst}
     warnings = [f"the {name} was not asked: {reason}" for name, reason in left.items()]
     data = {"asked": {name: answer.findings is not None for name, answer in asked.items()}, "findings": rows}
+    warnings += unasked_sources(local.document) if data["asked"][CATALOGUE] else []
     what = f"{local.shown}, by {_and(names)}"
     summary = f"{_count(rows)} in {what}" if rows else f"nothing wrong with {what}"
     report = Report(data, _lines(rows), summary, warnings, 1 if rows else 0)

@@ -74,9 +74,13 @@ def permissions_of(reading):
 def _no_filter(reading):
     for path, verb, role, rule, table in permissions_of(reading):
         key = "check" if verb == "insert" else "filter"
-        if role != ADMIN and rule.get(key) == {}:
-            rows = "may insert any row into" if verb == "insert" else f"may {verb} every row of"
-            yield (*path, key), f"role {role} {rows} {table}"
+        if role == ADMIN or rule.get(key) not in ({}, None):
+            continue
+        rows = "may insert any row into" if verb == "insert" else f"may {verb} every row of"
+        message = f"role {role} {rows} {table}"
+        if rule.get(key) is None:
+            message = f"the {verb} permission of role {role} on {table} has no {key}"
+        yield (*path, key) if key in rule else path, message
 
 
 def _all_columns(reading):
@@ -113,6 +117,19 @@ def _one_key(reading):
                     if way in seen:
                         yield (*path, key, index), f"{entry.get('name')} leads where {seen[way]} leads already"
                     seen.setdefault(way, entry.get("name"))
+
+
+def _duplicate_relationship(reading):
+    for path, table, _source in tables_of(reading.document):
+        seen: dict = {}
+        for key in ("object_relationships", "array_relationships", "remote_relationships"):
+            kind = kind_of(keys_of("table")[key], table.get(key))
+            for index, entry in dicts(table.get(key)):
+                name = entry.get("name")
+                before = seen.setdefault(name, []) if isinstance(name, str) else []
+                if before and not any(place == key and alike(kind.item, other, entry) for place, other in before):
+                    yield (*path, key, index), f"{name} is the name of another relationship of its table"
+                before.append((key, entry))
 
 
 def _using_text(spec, value):
@@ -415,6 +432,8 @@ RULES = {
         Rule("duplicate-entry", "An entry of a list stands there twice, and both mean the same.",
              "The engine refuses two tables, relationships or permissions of one name.",
              _duplicate_entry, _deduplicate),
+        Rule("duplicate-relationship", "Two relationships of a table have one name and lead differently.",
+             "A table has one field of a name, so the engine refuses one of them.", _duplicate_relationship),
         Rule("empty-permission", "A permission gives rows and none of their columns.",
              "It lets a role see that there are rows, which is seldom meant.", _empty_permission),
         Rule("include-in-text", "A text has !include in it and is no include, or an include stands where none is read.",
@@ -426,7 +445,7 @@ RULES = {
              "One query can then ask for a whole table.", _no_limit),
         Rule("naming", "A relationship or computed field is named in another style than most of its source.",
              "snake_case beside camelCase makes an API hard to guess.", _naming),
-        Rule("no-filter", "A permission's filter or check is empty.",
+        Rule("no-filter", "A permission's filter or check is empty, null or missing.",
              "The role sees or changes the rows of everybody.", _no_filter),
         Rule("orphan-file", "A file of a table or function is included by nothing.",
              "Hasura's own export leaves the file of a dropped table behind; what is in it has no effect.", None),

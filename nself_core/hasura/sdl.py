@@ -46,6 +46,14 @@ def read_sdl(text, file):
     return _Reader(text, file).document()
 
 
+def check_sdl(text, file=None):
+    """Raise FileFailure with line and column where a text is no GraphQL of definitions.
+
+    Of any definitions, as a remote schema's permissions have them: what they define does not count, only their form.
+    """
+    _Checker(text, file).document()
+
+
 class _Reader:
     """One text that is read from its start to its end."""
 
@@ -286,6 +294,54 @@ class _Reader:
             return json.loads(token.text, strict=False)
         except ValueError:
             raise self._failure("this text has an escape that GraphQL does not know", token.start) from None
+
+
+class _Checker(_Reader):
+    """A text of which only the form counts, and in which each kind of definition may stand."""
+
+    def _definition(self):
+        self._description()
+        start = self._token.start
+        word = self._name()
+        if word == "extend":
+            word = self._name()
+        if word == "directive":
+            self._directive()
+        elif word in (*KINDS, "interface", "union", "schema"):
+            self._named_definition(word)
+        else:
+            raise self._failure(f"{word} begins no definition", start)
+
+    def _named_definition(self, word):
+        if word != "schema":
+            self._name()
+        self._implements()
+        self._directives()
+        if word == "union":
+            self._members("=")
+        elif word == "enum":
+            self._values(None)
+        elif word != "scalar":
+            self._fields()
+
+    def _directive(self):
+        self._expect("@")
+        self._name()
+        if self._skip("("):
+            while not self._skip(")"):
+                self._field()
+        if self._name() == "repeatable":
+            self._name()
+        self._members()
+
+    def _members(self, sign=None):
+        """Names with | between them, after `sign`; where that does not stand there, there are none."""
+        if sign and not self._skip(sign):
+            return
+        self._skip("|")
+        self._name()
+        while self._skip("|"):
+            self._name()
 
 
 _Field = namedtuple("_Field", "name type description arguments start begin end")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import namedtuple
 
+from nself_core.failures import FileFailure
 from nself_core.hasura.identity import is_flat, qualified_text, repeated
 from nself_core.hasura.objects import EXACTLY_ONE, keys_of, kind_of, root
+from nself_core.hasura.sdl import check_sdl
 
 Finding = namedtuple("Finding", "path rule message file", defaults=(None,))
 Finding.__doc__ = """One thing that was found: its index `path` in the document, the id of the `rule`, a `message`.
@@ -22,6 +24,7 @@ RULES = {
     "one-of": "Of keys that stand for one another there must be exactly one.",
     "twice": "Two entries of a list have the same name, table or role.",
     "name-twice": "Two relationships, computed fields or remote relationships of a table have one name.",
+    "wrong-graphql": "The schema that a remote schema's permission gives is no GraphQL.",
     "unknown-reference": "A table, source, collection, query, remote schema or type is named that the document lacks.",
 }
 
@@ -36,7 +39,7 @@ def check_structure(document):
     """
     if not isinstance(document, dict):
         return [Finding((), "wrong-kind", f"the metadata is {_words(document)} and not a mapping")]
-    found = [*_versions(document), *_forms(document), *_names(document), *_references(document)]
+    found = [*_versions(document), *_forms(document), *_names(document), *_schemas(document), *_references(document)]
     places = {finding: number for number, finding in enumerate(found)}
     return sorted(places, key=lambda finding: (_order(document, finding.path), places[finding]))
 
@@ -184,6 +187,21 @@ def _names(document):
                 if isinstance(name, str) and seen.setdefault(name, key) != key:
                     place = (*path, key, index)
                     yield Finding(place, "name-twice", f"{name} is a name in {seen[name]} of the same table too")
+
+
+# GraphQL.
+
+
+def _schemas(document):
+    for index, schema in dicts(document.get("remote_schemas")):
+        for number, permission in dicts(schema.get("permissions")):
+            definition = permission.get("definition")
+            text = definition.get("schema") if isinstance(definition, dict) else None
+            path = ("remote_schemas", index, "permissions", number, "definition", "schema")
+            try:
+                check_sdl(text if isinstance(text, str) else "")
+            except FileFailure as failure:
+                yield Finding(path, "wrong-graphql", f"line {failure.line} of the schema: {failure.message}")
 
 
 # What a name leads to.

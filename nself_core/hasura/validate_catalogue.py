@@ -14,6 +14,7 @@ from nself_core.guard.requirements import (
     ENUM_TABLE,
     FUNCTION,
     RELATIONSHIP,
+    SOURCE,
     TABLE,
     default_source,
     placed_requirements,
@@ -129,6 +130,12 @@ def find_broken(database, document):
     rows = database.rows(sql_unsatisfied({requirement for _path, requirement in needs})) if needs else []
     facts = find_facts(database, document)
     return [*missing_findings(document, needs, rows), *form_findings(document, facts)]
+
+
+def unasked_sources(document):
+    """A sentence for each source whose database find_broken does not ask."""
+    names = [source.get("name") for _index, source in dicts(document.get("sources"))]
+    return [f"source {name} was not compared with its database" for name in names if name != SOURCE]
 
 
 def find_facts(database, document):

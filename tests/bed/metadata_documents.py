@@ -1,4 +1,4 @@
-"""Metadata documents for tests: upstream's recorded ones, and made ones that hypothesis shuffles and changes."""
+"""Metadata documents for tests: upstream's recorded ones, and our own, that hypothesis shuffles and changes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import random
 
 import yaml
 
+from bed.gaps import SHARED
+from bed.projects import REPOSITORY
 from nself_core import yaml_reader
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-DATA = os.path.join(os.path.dirname(REPOSITORY), "shared", "data")
+DATA = str(SHARED)
 GOLDEN = os.path.join(DATA, "hasura-golden")
 REAL = os.path.join(DATA, "hasura-real")
-SCHEMA = os.path.join(DATA, "hasura-schema", "metadata.openapi.json")
 
 SECTIONS = {
     "remote_schemas.yaml": "remote_schemas", "query_collections.yaml": "query_collections",
@@ -86,6 +86,85 @@ def _document(place, name):
     if name == "version.yaml" and (_has(place, "databases", "databases.yaml") or _has(place, "tables.yaml")):
         return read_folder(place)
     return None
+
+
+def all_documents():
+    """Every recorded document, where they are, and those of our own, as golden_documents gives them."""
+    return [*golden_documents(), *own_documents()]
+
+
+def own_documents():
+    """The sample project's document, and made ones: of many tables alike, and of every section; as golden_documents."""
+    yield "own/sample", read_folder(str(REPOSITORY / "hasura" / "metadata"))
+    for name, document in (("own/tables", many_tables(3)), ("own/sections", EVERY_SECTION)):
+        yield name, json.loads(json.dumps(document))  # no part of it is another one's too
+
+
+AUTHOR, BOOK = ({"schema": "public", "name": name} for name in ("author", "Book shelf"))
+OWN_ROWS = {"author_id": {"_eq": "X-Hasura-User-Id"}}
+RETRIES = {"num_retries": 2, "interval_sec": 10, "timeout_sec": 60}
+URL = {"connection_info": {"database_url": {"from_env": "URL"}}}
+EVERY_SECTION = {
+    "version": 3,
+    "sources": [
+        {"name": "default", "kind": "postgres", "configuration": URL,
+         "customization": {"root_fields": {"prefix": "own_"}},
+         "functions": [{"function": {"schema": "public", "name": "find_books"}, "permissions": [{"role": "reader"}]}],
+         "tables": [
+             {"table": AUTHOR,
+              "configuration": {"custom_name": "Author", "column_config": {"id": {"custom_name": "key"}}},
+              "array_relationships": [{"name": "books", "using": {"foreign_key_constraint_on": {
+                  "column": "author_id", "table": BOOK}}}],
+              "computed_fields": [{"name": "title", "definition": {"function": "author_title"}, "comment": "shown"}],
+              "remote_relationships": [{"name": "sales", "definition": {"to_source": {
+                  "source": "other", "table": "sales", "relationship_type": "array", "field_mapping": {"id": "who"}}}}],
+              "select_permissions": [
+                  {"role": "reader", "permission": {"columns": ["id", "name"], "filter": {}, "limit": 10,
+                                                    "computed_fields": ["title"], "allow_aggregations": True}},
+                  {"role": "writer", "comment": "all\nof it\n", "permission": {"columns": "*", "filter": {
+                      "_or": [OWN_ROWS, {"books": {"pages": {"_in": [1, 2.5, True, None]}}}, {"_not": {}}]}}}]},
+             {"table": BOOK, "is_enum": True,
+              "object_relationships": [
+                  {"name": "author", "using": {"foreign_key_constraint_on": "author_id"}},
+                  {"name": "next", "using": {"manual_configuration": {
+                      "remote_table": BOOK, "column_mapping": {"next": "id"}, "insertion_order": None}}}],
+              "insert_permissions": [{"role": "writer", "permission": {
+                  "check": OWN_ROWS, "columns": ["title"], "set": {"author_id": "x-hasura-user-id"}}}],
+              "update_permissions": [{"role": "writer", "permission": {
+                  "columns": ["title"], "filter": OWN_ROWS, "check": None}}],
+              "delete_permissions": [{"role": "writer", "permission": {"filter": OWN_ROWS}}],
+              "event_triggers": [{"name": "told", "webhook_from_env": "HOOK", "retry_conf": RETRIES, "definition": {
+                  "enable_manual": False, "insert": {"columns": "*"}, "update": {"columns": ["title"]}}}]}]},
+        {"name": "other", "kind": "postgres", "configuration": URL, "tables": [{"table": "sales"}]},
+    ],
+    "remote_schemas": [{
+        "name": "shop", "comment": "of others",
+        "definition": {"url_from_env": "SHOP", "timeout_seconds": 60, "headers": [
+            {"name": "x-key", "value_from_env": "KEY"}, {"name": "x-from", "value": "us"}]},
+        "permissions": [{"role": "reader", "definition": {"schema": "type Query {\n  price(of: Int!): Float\n}"}}],
+    }],
+    "query_collections": [{"name": "asked", "definition": {
+        "queries": [{"name": "all", "query": "{ author { key } }"}]}}],
+    "allowlist": [{"collection": "asked", "scope": {"global": True}}],
+    "rest_endpoints": [{"name": "all", "url": "all", "methods": ["GET", "POST"], "definition": {
+        "query": {"collection_name": "asked", "query_name": "all"}}}],
+    "actions": [{"name": "login", "comment": "in", "permissions": [{"role": "reader"}], "definition": {
+        "kind": "synchronous", "type": "mutation", "handler": "{{HOOKS}}/login", "output_type": "Session!",
+        "arguments": [{"name": "who", "type": "Who!"}, {"name": "long", "type": "Boolean", "description": "stay"}]}}],
+    "custom_types": {
+        "input_objects": [{"name": "Who", "fields": [{"name": "name", "type": "String!"}]}],
+        "objects": [{"name": "Session", "description": "begun", "fields": [
+            {"name": "token", "type": "Token!"}, {"name": "kind", "type": "Kind"}]}],
+        "scalars": [{"name": "Token"}],
+        "enums": [{"name": "Kind", "values": [{"value": "LONG"}, {"value": "SHORT", "description": "a day"}]}],
+    },
+    "cron_triggers": [{"name": "nightly", "webhook": "{{HOOKS}}/night", "schedule": "0 0 * * *", "payload": {"a": [1]},
+                       "include_in_metadata": True}],
+    "network": {"tls_allowlist": [{"host": "inner", "suffix": "443"}]},
+    "inherited_roles": [{"role_name": "editor", "role_set": ["reader", "writer"]}],
+    "graphql_schema_introspection": {"disabled_for_roles": ["reader"]},
+    "api_limits": {"disabled": False, "depth_limit": {"global": 5, "per_role": {"reader": 3}}},
+}  # fmt: skip
 
 
 def shuffled(document, seed):
