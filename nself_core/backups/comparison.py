@@ -132,7 +132,7 @@ def compare(target, manifest):
     wanted = manifest["estimated_rows"]
     absent = sorted(set(wanted) - set(present))
     if absent:
-        told = f"{len(absent)} tables are absent: {', '.join(absent[:5])}"
+        told = f"{_tables(len(absent))} absent: {', '.join(absent[:5])}"
         raise CheckFailed(f"what was restored is not what the manifest says: {told}")
     empty = sorted(name for name, rows in wanted.items() if rows > 0 and present[name] == 0)
     warnings = [f"empty, and in the manifest about {wanted[name]} rows: {name}" for name in empty[:5]]
