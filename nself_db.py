@@ -214,7 +214,7 @@ COMMANDS = (
     row("backup", "Back the database up with pg_dump.", LABEL, BACKUP_FORMAT, COMPRESS, JOBS, VERIFY,
         SEND, NO_LOCAL, UPLOAD,
         effect=WRITES, example="nself-db backup --label pre-migration-v2"),
-    row("backup list", "List the backups with their age and size.", REMOTE,
+    row("backup list", "List backups, and databases that restores have set aside, with age and size.", REMOTE,
         effect=READS, example="nself-db backup list"),
     row("backup verify", "Read backups whole and compare their hashes.", BACKUP, REMOTE,
         effect=READS, example="nself-db backup verify"),
@@ -386,8 +386,9 @@ def backup(ctx, args):
         from nself_core.backups import send
 
         return ctx.execute(send.plan_upload(ctx.settings, args), ctx.backup_performers())
-    from nself_core.backups import manifest, take
+    from nself_core.backups import manifest, names, take
 
+    names.check_own_label(args.label)
     facts = manifest.read_facts(ctx.database)
     plan = take.plan_backup(ctx.settings, facts, args)
     return ctx.execute(plan, ctx.backup_performers())
@@ -396,7 +397,7 @@ def backup(ctx, args):
 def backup_list(ctx, args):
     import time
 
-    from nself_core.backups import folder, status
+    from nself_core.backups import aside, folder, status
 
     if args.remote:
         from nself_core.backups import remote
@@ -404,7 +405,8 @@ def backup_list(ctx, args):
         store = remote.open_remote(ctx.settings)
         return status.report_remote(store, remote.list_backups(store), time.time())
     place = folder.backup_folder(ctx.settings)
-    return status.report(place, folder.list_backups(place), time.time())
+    asides, warnings = aside.look(ctx.settings, ctx.database)
+    return status.report(place, folder.list_backups(place), time.time(), asides, warnings)
 
 
 def backup_verify(ctx, args):
@@ -438,9 +440,10 @@ def backup_prune(ctx, args):
 
 
 def restore(ctx, args):
-    from nself_core.backups import exchange, folder, manifest
+    from nself_core.backups import exchange, folder, manifest, options
     from nself_core.backups import restore as room
 
+    options.check_options(args)
     closed = exchange.plan_reopen(ctx.database)
     if closed:
         return ctx.execute(closed, {**ctx.restore_performers(None), "again": lambda _: restore(ctx, args)})

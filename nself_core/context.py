@@ -194,7 +194,7 @@ class Context:
             "restore": lambda steps: restore.perform(database, steps[0].work, self._take_backup, tell),
             "in place": lambda steps: in_place.perform(database, steps[0].work, self._take_backup, tell),
             "undo": lambda steps: restore.perform_undo(database, steps[0], tell),
-            "clean": lambda steps: restore.perform_clean(database, name, steps),
+            "clean": lambda steps: restore.perform_clean(database, name, steps, tell),
             "reload": self._reload_metadata,
         }
 

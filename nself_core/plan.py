@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 from nself_core.failures import Failure
-from nself_core.output import Report
+from nself_core.output import Report, visible
 
 
 class Step(namedtuple("Step", "kind title sql mode destroys work detail", defaults=(None, None, False, None, None))):
@@ -46,7 +46,7 @@ class Plan(
 
 
 def show(plan):
-    """The plan as a Report: each step's title, mode and exact SQL; changes nothing."""
+    """The plan as a Report: each step's title, mode and exact SQL, and what it would destroy; changes nothing."""
     blocks = []
     for step in plan.steps:
         mode = f" [{step.mode}]" if step.mode else ""
@@ -56,6 +56,9 @@ def show(plan):
         if step.detail:
             blocks.append(step.detail)
     data = {"plan": [_shown(step) for step in plan.steps]}
+    if plan.steps and plan.loses:
+        blocks += ["-- what would be lost:", *(f"--   {visible(line)}" for line in plan.loses)]
+        data["loses"] = list(plan.loses)
     count = len(plan.steps)
     summary = f"dry run: {count} step{'' if count == 1 else 's'}, nothing was changed" if count else plan.nothing
     return Report(data, blocks, summary, list(plan.warnings))

@@ -54,6 +54,24 @@ HEADER = (
 AGE_KEY = r"(?i)AGE-SECRET-KEY-1[0-9A-Z]+"
 
 
+class Masked(str):
+    """A text that holds what may be a secret: it is used as it is, and shown as `shown`, which does not."""
+
+    __slots__ = ("shown",)
+    shown: str
+
+    def __new__(cls, text, shown):
+        """A Masked `text`."""
+        masked = super().__new__(cls, text)
+        masked.shown = shown
+        return masked
+
+
+def shown_text(text):
+    """What may be shown of a text, Masked or not."""
+    return getattr(text, "shown", text)
+
+
 def is_secret(name):
     """Whether a setting of this name holds a secret: *_PASSWORD, *_SECRET*, *_KEY, *_TOKEN and the like."""
     upper = name.upper()

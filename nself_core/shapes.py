@@ -11,7 +11,8 @@ VERSION = "text"  # a migration's version is text: a bigint is not safe in every
 PLAN = {
     "plan": [
         {"kind": "text", "title": "text", "mode": "text?", "destroys": "boolean", "sql": "text?", "detail?": "text"}
-    ]
+    ],
+    "loses?": ["text"],
 }
 
 STATE = ("applied", "pending", "out_of_order", "missing", "changed", "dirty")
@@ -122,7 +123,17 @@ DATA = {
                 "database": "text?",
                 "manifest": "boolean",
             }
-        ]
+        ],
+        # Databases that restores have set aside; without --remote, and where a server answers.
+        "aside?": [
+            {
+                "database": "text",
+                "kind": ("before", "restore"),
+                "since": "text?",
+                "age_seconds": "integer?",
+                "size_bytes": "integer",
+            }
+        ],
     },
     "backup verify": {
         "backups": [

@@ -143,6 +143,12 @@ def test_other_databases_environments_and_what_has_no_manifest_are_left_alone(fo
     assert plan.warnings == ["7 backups of other projects or databases, or without a manifest, are left alone"]
 
 
+def test_one_alone_is_told_as_one(folder):
+    put(folder, NOON), put(folder, NOON + 2, database="other")
+    told = "1 backup of other projects or databases, or without a manifest, is left alone"
+    assert goes(folder, last=1)[1].warnings == [told]
+
+
 @pytest.mark.parametrize("damage", [b"dum", b"dumq", None])
 def test_a_damaged_backup_does_not_count_as_the_newest_good_one(folder, damage):
     old, good, newest = put(folder, NOON), put(folder, NOON + 1), put(folder, NOON + 2)

@@ -15,6 +15,7 @@ from bed.servers import NASTY_NAME
 
 from nself_core.backups import prune_remote
 from nself_core.backups.names import file_name
+from nself_core.backups.prune import left_alone
 
 FORMATS = ("custom", "plain", "directory")
 ENDINGS = {"custom": ".dump", "plain": ".sql", "directory": ".dir.tar"}
@@ -370,6 +371,7 @@ def test_another_projects_backups_under_the_same_keys(remote_project, storage):
     assert "3 backups of other projects are left alone" in outcome["warnings"]
     left = {*storage.keys()}
     assert old not in left and {ours, *others} <= left
+    assert left_alone(1, "of other projects") == "1 backup of other projects is left alone"
     assert f"fetch {data['remote']} (" in remote_project.run("restore", "--remote", "--dry-run").ok().out
     storage.delete(ours + ".json")
     outcome = remote_project.run("restore", "--remote", "--force", "--json")

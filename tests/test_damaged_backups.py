@@ -7,7 +7,7 @@ import random
 import shutil
 
 import pytest
-from test_restore import backup, filled
+from test_restore import backup, count, databases, filled
 
 from nself_core.backups import folder as folders
 from nself_core.backups import manifest, restore
@@ -76,6 +76,35 @@ def test_every_cut_is_found_without_a_manifest(ready, options):
         path.write_bytes(cut(good, chance))
         with pytest.raises(CheckFailed, match="damaged"):
             restore.check(database, folders.find_backup(place, str(path)), facts)
+
+
+def damaged_copies(path, damage, chance):
+    """DAMAGES damaged copies of the backup, each with its manifest and of another year; their names."""
+    manifest = path.with_name(path.name + ".json").read_bytes()
+    good = path.read_bytes()
+    for number in range(DAMAGES):
+        copy = path.with_name(f"20{number + 10}-05-01T12:00:00{path.name[len('2024-05-01T12:00:00') :]}")
+        copy.write_bytes(damage(good, chance))
+        copy.with_name(copy.name + ".json").write_bytes(manifest)
+        yield copy.name
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
+@pytest.mark.parametrize("options", CASES[:-1], ids=" ".join)
+def test_the_commands_find_every_damage(ready, options, damage):
+    project = ready[0]
+    path = project.root / backup(project, "--format", *options)
+    chance = random.Random(f"{options} {damage.__name__} by command")
+    names = [*damaged_copies(path, damage, chance)]
+    outcome = project.run("backup", "verify", "--json")
+    found = {os.path.basename(row["file"]): row["state"] for row in outcome.json()["data"]["backups"]}
+    assert outcome.code == 1 and len(names) == DAMAGES
+    assert found == {**dict.fromkeys(names, "damaged"), path.name: "good"}
+    for name in chance.sample(names, 3):
+        assert project.run("backup", "verify", name).code == 1
+        outcome = project.run("restore", "--force", "--file", name)
+        assert (outcome.code, "the backup is damaged" in outcome.err) == (1, True), repr(outcome)
+    assert (count(project), databases(project)) == (500, [])
 
 
 def test_a_file_that_is_missing_from_a_directory_is_found(ready):

@@ -27,8 +27,8 @@ print(len(names), *sys.version_info[:2])
 
 
 @pytest.fixture(scope="module", params=PYTHONS)
-def python(bed, request):
-    """python(*words, folder=None) runs Python in a container that is in this host's network, and returns its output."""
+def container(bed, request):
+    """(run, version): run(*words, folder=…) runs a Python of that version in a container in this host's network."""
     try:
         tag, engine = bed.images().tag(request.param), bed.engine()
     except Gap as gap:
@@ -43,8 +43,13 @@ def python(bed, request):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    run.version = request.param.partition("-")[2]
-    return run
+    return run, request.param.partition("-")[2]
+
+
+@pytest.fixture
+def python(container):
+    """python(*words, folder=…) -> what it printed."""
+    return container[0]
 
 
 @pytest.fixture
@@ -56,10 +61,11 @@ def sample(plain_project):
     return plain_project
 
 
-def test_every_module_can_be_imported(python):
-    count, *version = python("-c", IMPORT_ALL).split()
+def test_every_module_can_be_imported(container):
+    run, expected = container
+    count, *version = run("-c", IMPORT_ALL).split()
     assert int(count) > 100
-    assert ".".join(version) == python.version
+    assert ".".join(version) == expected
 
 
 @pytest.mark.parametrize("words", [
@@ -78,7 +84,7 @@ def test_main_commands(python, sample, words):
     assert answer["ok"], answer
 
 
-@pytest.mark.parametrize("python", ["python-3.13"], indirect=True)  # the other's pg_dump is older than the server
+@pytest.mark.parametrize("container", ["python-3.13"], indirect=True)  # the other's pg_dump is older than the server
 def test_a_backup_is_taken_and_restored(python, sample):
     sample.run("migrate", "up").ok()
     python("-m", "nself_db", "backup", folder=sample.root)

@@ -230,18 +230,25 @@ def test_a_damaged_backup_is_refused(form, damage, plain_filled):
     assert (count(plain_filled), databases(plain_filled)) == (500, [])
 
 
-def test_a_plain_dump_without_its_manifest_is_refused(plain_filled):
-    file = backup(plain_filled, "--format", "plain")
+@pytest.mark.parametrize("options", [["custom"], ["plain"], ["plain", "--compress", "3"]], ids=" ".join)
+def test_a_dump_without_its_manifest_is_restored_with_a_warning(options, plain_filled):
+    before = plain_filled.database.admin(CATALOGUE)
+    file = backup(plain_filled, "--format", *options)
     os.unlink(plain_filled.root / f"{file}.json")
-    outcome = plain_filled.run("restore", "--force", "--file", file)
-    assert (outcome.code, "plain dump without a manifest" in outcome.err) == (4, True)
-
-
-def test_a_custom_dump_without_its_manifest_is_restored_with_a_warning(plain_filled):
-    file = backup(plain_filled)
-    os.unlink(plain_filled.root / f"{file}.json")
+    plain_filled.database.admin("DROP TABLE parent CASCADE")
     outcome = plain_filled.run("restore", "--force", "--file", file, "--no-safety-backup").ok()
     assert "has no manifest" in outcome.err
+    assert plain_filled.database.admin(CATALOGUE) == before
+
+
+@pytest.mark.parametrize("damage", [cut, lambda path: path.write_text(path.read_text() + "\\! touch x\n")])
+def test_a_plain_dump_without_its_manifest_is_read_whole_first(damage, plain_filled):
+    file = backup(plain_filled, "--format", "plain")
+    os.unlink(plain_filled.root / f"{file}.json")
+    damage(plain_filled.root / file)
+    outcome = plain_filled.run("restore", "--force", "--file", file)
+    assert (outcome.code, "the backup is damaged" in outcome.err) == (1, True), repr(outcome)
+    assert (count(plain_filled), databases(plain_filled)) == (500, [])
 
 
 def test_a_backup_of_a_newer_server_is_refused(plain_filled):

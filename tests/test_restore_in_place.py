@@ -153,6 +153,15 @@ def test_jobs_are_refused(plain_filled):
     assert (outcome.code, "--jobs" in outcome.err) == (1, True)
 
 
+def test_a_plain_dump_without_its_manifest_is_refused_because_it_may_commit(plain_filled):
+    file = backup(plain_filled, "--format", "plain")
+    os.unlink(plain_filled.root / f"{file}.json")
+    before = state(plain_filled)
+    outcome = plain_filled.run("restore", "--in-place", "--force", "--file", file)
+    assert (outcome.code, "plain dump without a manifest" in outcome.err) == (4, True), repr(outcome)
+    assert state(plain_filled) == before
+
+
 def test_dry_run_names_every_step(plain_filled):
     backup(plain_filled)
     before = state(plain_filled)

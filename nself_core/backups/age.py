@@ -22,7 +22,8 @@ KEPT_WORDS = 16 << 10
 TIMEOUT = 30  # seconds for a small text
 # What of a manifest tells of the content, and is of no use to who cannot decrypt the dump.
 SEALED = (
-    "globals", "estimated_rows", "settings", "grants", "owner", "comment", "extensions", "versions", "content"
+    "globals", "estimated_rows", "unsure_rows", "settings", "grants", "owner", "comment", "extensions", "versions",
+    "content",
 )  # fmt: skip
 
 

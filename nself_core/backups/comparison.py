@@ -38,6 +38,7 @@ SQL_READABLE = (
     "AND pg_catalog.has_table_privilege('hdb_catalog.hdb_metadata', 'SELECT') AS readable"
 )
 
+FAR_ROWS, FAR_PART = 100, 0.1  # by so many, and such a part, numbers of rows differ that should be the same
 MOST_SHOWN = 20  # lines of a kind in a question
 
 Present = namedtuple("Present", "tables api last_commit size versions")
@@ -120,9 +121,10 @@ def _api(present, then):
 
 
 def compare(target, manifest):
-    """Raise CheckFailed where tables of the manifest are not there; a warning for those that are empty.
+    """Raise CheckFailed where tables of the manifest are not there; a warning for those whose rows are not as many.
 
     The manifest's rows are estimates: a table that was emptied before the backup, and not analysed, counts as full.
+    Those of a manifest that does not say which are unsure are compared for none at all only.
     """
     if manifest is None:
         return []
@@ -130,10 +132,21 @@ def compare(target, manifest):
     wanted = manifest["estimated_rows"]
     absent = sorted(set(wanted) - set(present))
     if absent:
-        told = f"{len(absent)} tables are absent: {', '.join(absent[:5])}"
+        told = f"{_tables(len(absent))} absent: {', '.join(absent[:5])}"
         raise CheckFailed(f"what was restored is not what the manifest says: {told}")
     empty = sorted(name for name, rows in wanted.items() if rows > 0 and present[name] == 0)
-    return [f"empty, and in the manifest about {wanted[name]} rows: {name}" for name in empty[:5]]
+    warnings = [f"empty, and in the manifest about {wanted[name]} rows: {name}" for name in empty[:5]]
+    unsure = manifest.get("unsure_rows")
+    sure = {*wanted} - {*empty} - {*(wanted if unsure is None else unsure)}
+    others = sorted(name for name in sure if _is_far(present[name], wanted[name]))
+    return warnings + [
+        f"{_rows(present[name])}, and in the manifest about {wanted[name]}: {name}" for name in others[:5]
+    ]
+
+
+def _is_far(rows, wanted):
+    """Whether two estimates of one table's rows are further apart than estimates of the same rows are."""
+    return abs(rows - wanted) > max(FAR_ROWS, wanted * FAR_PART)
 
 
 def _tables(number):

@@ -80,6 +80,11 @@ def steps_of(backup, facts, jobs, safety):
     """The Steps of `restore --in-place`. Arguments as of `restore.plan_restore`."""
     if jobs:
         raise UsageFailure("--jobs does not go with --in-place: one transaction is one connection")
+    if backup.name.format == PLAIN and backup.manifest is None:
+        raise Refused(
+            f"{backup.shown} is a plain dump without a manifest: what stands in it may end the transaction",
+            "restore it beside: leave out --in-place",
+        )
     name = facts["database"]
     job = Job(backup, name, safety.steps[0].work if safety else None, facts["server_version"])
     titles = [
@@ -124,7 +129,9 @@ def _command(database, job):
         how, size = FOLDER if backup.name.format == DIRECTORY else PIPE, load.size_of(backup)
     reader = None if backup.name.format == PLAIN else "pg_restore"
     line_filter = NO_TRANSACTION_TIMEOUT if job.server_version < 170000 else ""
-    return joined_command(database, reader, (size, how), sql_before(backup), sql_after(backup), line_filter)
+    around = sql_before(backup), sql_after(backup)
+    database.show(*around)
+    return joined_command(database, reader, (size, how), *around, line_filter)
 
 
 def _source(database, job, take, tell, told):

@@ -54,7 +54,9 @@ def _psql_arguments():
 
 
 def check_jobs(database, backup, jobs):
-    """Raise UsageFailure where pg_restore would have to read a stream with several jobs, which it cannot."""
+    """Raise UsageFailure where what loads it would have to read a stream with several jobs, which it cannot."""
+    if jobs and backup.name.format == PLAIN:
+        raise UsageFailure("--jobs does not go with a plain dump: psql runs it as one stream")
     if jobs and backup.name.is_encrypted and not runs_in_container(database, "pg_restore"):
         raise UsageFailure("--jobs wants a file to read from, and an encrypted backup is decrypted as a stream")
 

@@ -17,6 +17,8 @@ FORM = 1  # of the manifest itself
 
 # About how many rows a table `c` has; of one that was never analysed, what the statistics have seen being written.
 ABOUT_ROWS = "CASE WHEN c.reltuples < 0 THEN pg_catalog.pg_stat_get_live_tuples(c.oid) ELSE c.reltuples::bigint END"
+# Whether that number says little: never analysed, or a twentieth of the rows was written since.
+UNSURE = "(c.reltuples < 0 OR pg_catalog.pg_stat_get_mod_since_analyze(c.oid) > c.reltuples / 20)"
 
 METADATA = "hdb_catalog.hdb_metadata"
 HAS_METADATA = """EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -43,6 +45,11 @@ SELECT pg_catalog.current_database() AS database,
                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                  WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'), '{{}}')
            AS estimated_rows,
+       coalesce((SELECT pg_catalog.json_agg(pg_catalog.format('%I.%I', n.nspname, c.relname)
+                                            ORDER BY n.nspname, c.relname)
+                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+                     AND {UNSURE}), '[]') AS unsure_rows,
        EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                WHERE n.nspname = 'hdb_catalog' AND c.relname = 'schema_migrations') AS migrated,
        {HAS_METADATA} AS metadata,

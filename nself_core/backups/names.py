@@ -17,6 +17,7 @@ TIME_FORM = "%Y-%m-%dT%H:%M:%S"
 LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 AGE = ".age"  # behind the ending of what is encrypted; a folder is not
 TAR = ".tar"  # behind that of a folder in an object store, where it is one object
+SAFETY_LABEL = "before-restore"  # of what `restore` takes by itself, and passes over
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
 NAME = re.compile(rf"({STAMP})(?:_({LABEL}))??((\.dump|\.sql\.gz|\.sql)(\.age)?|\.dir)", re.ASCII)
 
@@ -43,6 +44,15 @@ def check_label(label):
         raise UsageFailure(
             f"{label!r} is no label: it may hold letters, digits, '.', _ and -, at most 64, and begins with one of the "
             "first two"
+        )
+
+
+def check_own_label(label):
+    """Raise UsageFailure for a label that a person may not give, because `restore` tells its own backups by it."""
+    if label == SAFETY_LABEL:
+        raise UsageFailure(
+            f"the label {SAFETY_LABEL} is that of what `restore` takes by itself, and passes over without --file",
+            "give another label",
         )
 
 

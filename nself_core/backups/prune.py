@@ -12,8 +12,7 @@ from collections import namedtuple
 
 from nself_core.backups import folder as folders
 from nself_core.backups.manifest import is_of_project
-from nself_core.backups.names import MANIFEST
-from nself_core.backups.restore import SAFETY_LABEL
+from nself_core.backups.names import MANIFEST, SAFETY_LABEL
 from nself_core.failures import FileFailure, UsageFailure
 from nself_core.output import Report, bytes_text
 from nself_core.plan import Plan, Step
@@ -80,12 +79,16 @@ def plan_prune(folder, settings, database_name, keep):
     ]
     steps += [_leftover(folder, path) for path in parts]
     strange = len(found) - len(ours)
-    words = "backups of other projects or databases, or without a manifest, are left alone"
-    warnings = [f"{strange} {words}"] if strange else []
+    warnings = [left_alone(strange, "of other projects or databases, or without a manifest,")] if strange else []
     warnings += [f"{backup.shown} is not as it was written, and is left alone" for backup in damaged]
     loses = [f"{backup.shown} ({bytes_text(backup.bytes)})" for backup in going]
     data = {"removed": [], "kept": sorted(kept, reverse=True)}
     return Plan(steps, warnings, f"nothing to remove; {len(kept)} kept", data, loses)
+
+
+def left_alone(count, words):
+    """The warning that says that so many backups, which `words` describe, are none of ours to remove."""
+    return f"{count} {'backup' if count == 1 else 'backups'} {words} {'is' if count == 1 else 'are'} left alone"
 
 
 def _split(ours, keep):

@@ -12,7 +12,7 @@ from collections import namedtuple
 from nself_core.backups import remote as remotes
 from nself_core.backups.manifest import is_of_project
 from nself_core.backups.names import MANIFEST, read_object_name
-from nself_core.backups.prune import STALE_SECONDS, kept_files
+from nself_core.backups.prune import STALE_SECONDS, kept_files, left_alone
 from nself_core.failures import Failure, FileFailure
 from nself_core.output import Report, bytes_text
 from nself_core.plan import Plan, Step
@@ -50,7 +50,7 @@ def plan_prune(remote, database_name, keep):
     left, young = _left(remote, database_name, entries)
     steps += [Step("prune", f"remove {work.shown}, left by a run that was ended", work=work) for work in left]
     warnings = [f"{backup.shown} is not what its manifest says, and is left alone" for backup in strange]
-    warnings += [f"{others} backups of other projects are left alone"] if others else []
+    warnings += [left_alone(others, "of other projects")] if others else []
     warnings += [f"{shown} is unfinished, or under way, and is left for a day" for shown in young]
     loses = [f"{backup.shown} ({bytes_text(backup.bytes)})" for backup in going]
     data = {"removed": [], "kept": sorted(kept, reverse=True)}

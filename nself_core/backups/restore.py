@@ -13,21 +13,21 @@ from nself_core.backups import comparison, exchange, in_place, load, swap
 from nself_core.backups import folder as folders
 from nself_core.backups.age import readable
 from nself_core.backups.manifest import read_metadata
+from nself_core.backups.names import SAFETY_LABEL
 from nself_core.backups.pooler import is_enabled
 from nself_core.backups.room import refuse_full
 from nself_core.backups.verify import DAMAGED, GOOD, examine
 from nself_core.bookkeeping.lock import take_lock
 from nself_core.bookkeeping.protection import refuse_protected
-from nself_core.failures import CheckFailed, Failure, LockHeld, Refused, SqlFailure, UsageFailure
+from nself_core.failures import CheckFailed, Failure, LockHeld, SqlFailure, UsageFailure
 from nself_core.output import Report, bytes_text, duration_text
 from nself_core.plan import Plan, Step
 from nself_core.postgres.maintenance import find_keeper, maintenance_name
+from nself_core.redaction import shown_text
 from nself_core.sql.quoting import identifier
 
 KEPT_ASIDE = "in the database that steps aside only"
 KEPT_INSIDE = "in the safety backup only, where there is one; until all is loaded nobody reads or writes"
-
-SAFETY_LABEL = "before-restore"
 
 Job = namedtuple("Job", "backup name jobs safety server_version")
 Job.__doc__ = """A restore.
@@ -98,11 +98,6 @@ def plan_restore(database, backup, facts, jobs, safety, inside=False, is_here=Tr
     load.check_jobs(database, backup, jobs)
     if not inside:
         in_place.refuse_beside(database)
-    if backup.name.format == "plain" and backup.manifest is None:
-        raise Refused(
-            f"{backup.shown} is a plain dump without a manifest: what stands in it would be run unseen",
-            "read it, and run it yourself with psql",
-        )
     name = facts["database"]
     warnings = [*check(database, backup, facts, jobs, is_here), *_left_behind(database, name)]
     refuse_full(database, backup.manifest)
@@ -113,18 +108,26 @@ def plan_restore(database, backup, facts, jobs, safety, inside=False, is_here=Tr
     job = Job(backup, name, jobs, safety.steps[0].work if safety else None, facts["server_version"])
     titles = [step.title for step in safety.steps] if safety else []
     new, aside = swap.side_name(name, swap.RESTORE, time.time()), swap.side_name(name, swap.BEFORE, time.time())
-    titles += [
-        f"create database {new}, with the owner, settings and grants of {name}",
-        f"load {backup.shown} into it, analyze it, and compare its tables with the manifest's",
-        _swap_title(database, name, new, aside),
+    (likeness,) = database.rows(swap.SQL_LIKENESS, name=name)
+    create = (swap.sql_create(new, likeness), *swap.sql_dress(new, likeness))
+    works = [
+        *((title, None) for title in titles),
+        (f"create database {new}, with the owner, settings and grants of {name}", _shown(create)),
+        (f"load {backup.shown} into it, analyze it, and compare its tables with the manifest's", None),
+        (_swap_title(database, name, new, aside), _shown(swap.sql_swap(name, new, aside))),
     ]
-    steps = [Step("restore", title, None, None, True, job) for title in titles]
+    steps = [Step("restore", title, sql, None, True, job) for title, sql in works]
     return Plan(steps, warnings, loses=losses, asks_everywhere=True)
 
 
 def _swap_title(database, name, new, aside):
     pause = "pause pgBouncer, " if is_enabled(database.settings) else ""
     return f"{pause}end the sessions in {name}, and in one transaction rename it to {aside} and {new} to {name}"
+
+
+def _shown(texts):
+    """SQL texts of ours as a plan shows them, without what may be a secret."""
+    return "".join(f"{shown_text(text)};\n" for text in texts)
 
 
 def _left_behind(database, name):
@@ -240,7 +243,7 @@ def plan_undo(database, name):
         f"{name} as it is now steps aside as {now}",
         f"{aside['name']} ({bytes_text(aside['size_bytes'])}) returns",
     ]
-    step = Step("undo", title, None, None, True, (name, aside["name"], now))
+    step = Step("undo", title, _shown(swap.sql_swap(name, aside["name"], now)), None, True, (name, aside["name"], now))
     return Plan([step], warnings, loses=loses, asks_everywhere=True)
 
 
@@ -273,6 +276,7 @@ def perform_undo(database, step, tell):
 
 def plan_clean(database, name):
     """The Plan of `restore --clean`: databases that stepped aside, or were never finished, are dropped."""
+    refuse_protected(database)
     keeper = find_keeper(database, name)
     found = [
         row
@@ -297,11 +301,16 @@ def plan_clean(database, name):
     )
 
 
-def perform_clean(database, name, steps):
-    """Drop the databases of the steps, each that can be, and return the Report. Raises SqlFailure for the others."""
+def perform_clean(database, name, steps, tell):
+    """Drop the databases of the steps, each that can be, and return the Report. Raises SqlFailure for the others.
+
+    Argument: `tell(text)`, progress.
+    """
     keeper = find_keeper(database, name)
     try:
         exchange.lock(keeper, name)
+        take_lock(database, 0, tell)
+        refuse_protected(database)
         failures = {step.work: _drop_aside(keeper, name, step.work) for step in steps}
     finally:
         keeper.close()

@@ -11,6 +11,7 @@ import re
 import time
 
 from nself_core.postgres.maintenance import sql_open
+from nself_core.redaction import MASK, Masked
 from nself_core.sql.quoting import dollar, identifier, literal
 
 BEFORE, RESTORE = "before", "restore"
@@ -137,7 +138,7 @@ def sql_dress(new, like):
         texts += [_grant(name, grant) for grant in like["grants"]]
     for setting in like["settings"]:
         who = f"ROLE {identifier(setting['role'])} IN DATABASE" if setting["role"] else "DATABASE"
-        texts.append(f"ALTER {who} {name} SET {_setting_name(setting['name'])} TO {_setting_value(setting)}")
+        texts.append(_set(f"ALTER {who} {name} SET {_setting_name(setting['name'])} TO ", setting))
     if like["connections"] >= 0:
         texts.append(f"ALTER DATABASE {name} CONNECTION LIMIT {int(like['connections'])}")
     if like["comment"] is not None:
@@ -149,6 +150,12 @@ def _grant(name, grant):
     to = identifier(grant["to"]) if grant["to"] else "PUBLIC"
     option = " WITH GRANT OPTION" if grant["option"] else ""
     return f"GRANT {grant['privilege']} ON DATABASE {name} TO {to}{option}"
+
+
+def _set(head, setting):
+    """The whole statement. Of an application's own setting nobody knows whether its value is a secret."""
+    text = head + _setting_value(setting)
+    return Masked(text, head + literal(MASK)) if "." in setting["name"] else text
 
 
 def _setting_name(name):

@@ -6,11 +6,13 @@ A command opens one session and does everything in it, because a `docker exec` c
 from __future__ import annotations
 
 import os
+import time
 
 from nself_core.failures import Refused, Unreachable
 from nself_core.postgres.errors import connection_failure, failure_of
 from nself_core.postgres.reach import Login, find_reach
 from nself_core.postgres.session import ConnectionLost, StatementFailed
+from nself_core.redaction import shown_text
 
 # What every session of ours sets at connection. The lexer and the server must read quotes alike.
 PARAMETERS = {"lock_timeout": "5s", "standard_conforming_strings": "on"}
@@ -53,6 +55,8 @@ class Database:
         self._parameters = NO_PARAMETERS
         self._own_sessions = set()
         self.keeps_parameters = True
+        self.shows_own = False  # whether `execute` shows its texts: in another database nothing else would say them
+        self.patience = None  # seconds for a server to answer, where not to know is better than to wait
 
     @property
     def reach(self):
@@ -68,6 +72,7 @@ class Database:
         """
         other = Database(self.settings, "", self.on_statement, self._driver)
         other.application = self.application
+        other.shows_own = True
         other._reach = self.reach.for_database(name)
         other._parameters = self._parameters if parameters is None else parameters
         return other
@@ -117,12 +122,19 @@ class Database:
 
     def execute(self, *texts):
         """Run SQL texts of ours in the command's session as one query."""
+        if self.shows_own:
+            self.show(*texts)
         try:
             self.session().execute(*texts)
         except StatementFailed as failed:
             raise failure_of(failed.error, self.where) from None
         except ConnectionLost as lost:
             raise connection_failure(lost.text, self.where) from None
+
+    def show(self, *texts):
+        """Show SQL texts of ours as they are about to run, under --verbose."""
+        for text in texts if self.on_statement else ():
+            self.on_statement(shown_text(text))
 
     def session(self):
         """The command's session; a new one when the last has ended."""
@@ -163,6 +175,7 @@ class Database:
         try:
             session, held = opened()
             answer = held()[0]
+            session.deadline = None
             self.keeps_parameters = answer["held"]
             if not answer["held"]:
                 self._settle_behind_pooler(session, answer["pid"], login, parameters)
@@ -226,7 +239,9 @@ class Database:
         if self.reach.driver == "psycopg":
             return self._open_libpq(login, variables)
         argv, env, shares_files = self._psql({**variables, **ENVIRONMENT}, login)
-        return PsqlSession([*argv, "-X", "-q", "-w"], env, self.where, self.on_statement, shares_files)
+        session = PsqlSession([*argv, "-X", "-q", "-w"], env, self.where, self.on_statement, shares_files)
+        session.deadline = self.patience and time.monotonic() + self.patience
+        return session
 
     def _psql(self, variables, login):
         """Arguments and environment for psql, and whether it sees this host's files."""
@@ -243,7 +258,7 @@ class Database:
 
         conninfo, parameters = self.reach.connection(variables, login)
         self.reach.forget_other_places(os.environ)
-        parameters["connect_timeout"] = CONNECT_SECONDS
+        parameters["connect_timeout"] = self.patience or CONNECT_SECONDS
         try:
             return LibpqSession(conninfo, parameters, self.where, self.on_statement)
         except ImportError as error:
@@ -261,7 +276,7 @@ class Database:
         return {
             "PGAPPNAME": self.application,
             "PGCLIENTENCODING": "UTF8",
-            "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
+            "PGCONNECT_TIMEOUT": str(self.patience or CONNECT_SECONDS),
             "PGOPTIONS": " ".join(option for option in options if option) or None,
             "PG_COLOR": "never",
             "LC_ALL": "C",

@@ -42,6 +42,7 @@ class LibpqSession:
 
         self.where = where
         self.on_statement = on_statement
+        self.deadline = None  # as in PsqlSession; here libpq's own connect_timeout counts
         self.alive = True
         self._notices = []
         try:

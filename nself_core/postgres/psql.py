@@ -151,6 +151,7 @@ class PsqlSession:
         self._files = []
         self.on_statement = on_statement
         self.alive = True
+        self.deadline = None  # on the monotonic clock; after it, who waits for an answer hears that there is none
         self._mark = "nself_" + os.urandom(9).hex()
         self._child = processes.start(argv, env)
         self._pending = bytearray(PREAMBLE.encode())
@@ -345,7 +346,11 @@ class PsqlSession:
             line = self._out.take()
             if line is not None:
                 return line
-            if not self._pump():
+            left = None if self.deadline is None else self.deadline - time.monotonic()
+            if left is not None and left <= 0:
+                self.abandon()
+                raise ConnectionLost(unit.label if unit else None, index, "no answer in time")
+            if not self._pump(left):
                 self._raise_end(unit, index)
 
     def _pump(self, seconds=None):
