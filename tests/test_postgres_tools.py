@@ -170,6 +170,8 @@ def test_the_version_that_a_watched_program_tells(tmp_path):
     (1, "pg_dump: detail: Error message from server: FATAL:  terminating connection due to administrator command",
      Unreachable, "administrator"),
     (1, "pg_dump: error: could not write to file: No space left on device", Unreachable, "disk is full"),
+    (1, "pg_restore: error: COPY failed: ERROR:  could not extend file \"base/1/2\": wrote only 4096 of 8192 bytes at "
+        "block 7\nHINT:  Check free disk space.", Unreachable, "disk is full"),
     (127, "sh: 1: pg_dump: not found", Unreachable, "there is no pg_dump"),
     (137, "", Unreachable, "ended by signal 9"),
     (-15, "", Unreachable, "ended by signal"),

@@ -425,7 +425,8 @@ LOST = (
     "the database system is",
 )
 PREFIX = re.compile(r"^pg_\w+: (?:error: |detail: )?", re.MULTILINE)
-NO_ROOM = "No space left on device"
+# The system's words, and the hint of a server that could write a part of a page only.
+NO_ROOM = ("No space left on device", "HINT:  Check free disk space.")
 
 
 def failure_of_tool(database, failed):
@@ -441,7 +442,7 @@ def failure_of_tool(database, failed):
         return Unreachable(f"{failed.program} was ended by signal {abs(failed.code) % SIGNALS}: {where}", "try again")
     if failed.code == NO_SUCH_PROGRAM:
         return Unreachable(f"there is no {failed.program}: {where}", INSTALL)
-    if NO_ROOM in words:
+    if any(told in words for told in NO_ROOM):
         return Unreachable(f"the disk is full: {where}: {_cause(lines)}", "make room")
     if any(lost in words for lost in LOST):
         return connection_failure(PREFIX.sub("", words), where)
