@@ -666,7 +666,7 @@ def test_a_link_to_nothing_within_the_directory_is_followed(tmp_path):
 
 def test_what_is_no_file_is_told(tmp_path):
     (tmp_path / "network.yaml").mkdir()
-    with pytest.raises(FileFailure, match="no file") as caught:
+    with pytest.raises(FileFailure, match="no regular file") as caught:
         plan_anew(str(tmp_path), BLOG, None)
     assert caught.value.file == str(tmp_path / "network.yaml")
 

@@ -124,7 +124,7 @@ def text_of(data):
 def read_bytes(path):
     """What a file holds. Raises FileFailure."""
     if not os.path.isfile(path):
-        raise FileFailure("this is no file", file=path)
+        raise FileFailure("this is no regular file", file=path)
     try:
         with open(path, "rb") as file:
             return file.read()
