@@ -108,7 +108,7 @@ def plan_restore(database, backup, facts, jobs, safety, inside=False, is_here=Tr
     job = Job(backup, name, jobs, safety.steps[0].work if safety else None, facts["server_version"])
     titles = [step.title for step in safety.steps] if safety else []
     new, aside = swap.side_name(name, swap.RESTORE, time.time()), swap.side_name(name, swap.BEFORE, time.time())
-    (likeness,) = database.rows(swap.SQL_LIKENESS, name=name)
+    likeness = _likeness(database, name)
     create = (swap.sql_create(new, likeness), *swap.sql_dress(new, likeness))
     works = [
         *((title, None) for title in titles),
