@@ -18,7 +18,7 @@ SHIPPED = [
 ]  # fmt: skip
 
 # What came after 3.9, by module; None is the whole module.
-LATER_NAMES = {
+LATER_NAMES: dict = {
     "tomllib": None,
     "builtins": {
         "aiter",
@@ -87,7 +87,8 @@ def later(source):
     """What of a module's text 3.9 does not have, as (line, what)."""
     tree = ast.parse(source)
     modules = bound_modules(tree)
-    for node in ast.walk(tree):
+    nodes: list = list(ast.walk(tree))
+    for node in nodes:
         for module, name in imported(node, modules):
             names = LATER_NAMES.get(module, ())
             if names is None or name in names:
