@@ -18,7 +18,7 @@ SHIPPED = [
 ]  # fmt: skip
 
 # What came after 3.9, by module; None is the whole module.
-LATER_NAMES: dict[str, set[str] | None] = {
+LATER_NAMES: dict = {
     "tomllib": None,
     "builtins": {
         "aiter",
@@ -87,12 +87,13 @@ def later(source):
     """What of a module's text 3.9 does not have, as (line, what)."""
     tree = ast.parse(source)
     modules = bound_modules(tree)
-    for node in (node for node in ast.walk(tree) if isinstance(node, (ast.expr, ast.stmt))):
+    nodes: list = list(ast.walk(tree))
+    for node in nodes:
         for module, name in imported(node, modules):
             names = LATER_NAMES.get(module, ())
             if names is None or name in names:
                 yield node.lineno, f"{module}.{name}"
-        if isinstance(node, ast.Name) and node.id in (LATER_NAMES["builtins"] or ()):
+        if isinstance(node, ast.Name) and node.id in LATER_NAMES["builtins"]:
             yield node.lineno, node.id
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func).rpartition(".")[2]
