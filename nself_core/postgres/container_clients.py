@@ -235,7 +235,9 @@ def _prove(database, place):
     """The Place with its defaults and version, once the same server, database and role have answered from there."""
     proof = database.rows(SQL_PROOF)[0]["proof"]
     place = place._replace(defaults={"PGUSER": proof[0], "PGDATABASE": proof[1]})
-    before, after, env = started(database.reach, place, database.variables(NO_PARAMETERS), OWN_LOGIN)
+    # Under another name: who counts the sessions of a command's name (a restore in place) is not to count this one.
+    variables = {**database.variables(NO_PARAMETERS), "PGAPPNAME": "nself-db proof"}
+    before, after, env = started(database.reach, place, variables, OWN_LOGIN)
     argv = [*before, "sh", "-c", ASKED, "sh", *after, "-c", SQL_PROOF]
     done = processes.run(argv, env, timeout=DOCKER_SECONDS)
     if done.code:
