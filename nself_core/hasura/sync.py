@@ -101,7 +101,8 @@ def plan_export(files, live, record, force):
         raise Refused(
             f"{_files_text(unsaved)} {'differ' if len(unsaved) > 1 else 'differs'} from HEAD and would be overwritten;"
             " nothing was changed",
-            "commit them; or join both with: nself-db hasura git pull; or give --force, which keeps copies of them",
+            "commit them (those of a submodule in the submodule); or join both with: nself-db hasura git pull; or give"
+            " --force, which keeps copies of them",
             data={"files": unsaved},
         )
     return _plan(files, changes, unsaved, record, live)
