@@ -462,8 +462,7 @@ def test_a_name_alone_is_this_databases_and_a_whole_one_anybodys(remote_project,
 
 def test_the_newest_is_restored_but_not_a_safety_backup(remote_project, storage):
     take(remote_project, "--no-local")
-    time.sleep(1.1)
-    take(remote_project, "--no-local", "--label", "before-restore")
+    put_backup(storage, remote_project, time.time() + 60, label="before-restore")
     remote_project.database.admin("DELETE FROM t WHERE i > 10")
     outcome = remote_project.run("restore", "--remote", "--force", "--json").ok().json()
     assert "before-restore" not in outcome["data"]["file"]

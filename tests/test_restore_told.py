@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+from bed.local_processes import wait_until
 from bed.projects import Project
 from test_restore import backup, count, databases, drop_beside, filled
 
@@ -204,6 +205,8 @@ def test_rows_that_are_near_or_of_no_analysis_are_not_told(plain_filled):
     with_rows(plain_filled, 550)
     assert plain_filled.run("restore", "--force", "--no-safety-backup", "--json").ok().json()["warnings"] == []
     plain_filled.database.admin("DELETE FROM ONLY parent WHERE id > 200; CREATE TABLE fresh (id int)")
+    told = "SELECT n_mod_since_analyze > 0 AS told FROM pg_stat_user_tables WHERE relid = 'parent'::regclass"
+    wait_until(lambda: plain_filled.database.admin(told)[0]["told"], 20)  # a session tells its statistics at leisure
     manifest = json.loads((plain_filled.root / (backup(plain_filled, "--label", "b") + ".json")).read_text())
     assert {"public.parent", "public.fresh"} <= {*manifest["unsure_rows"]}
     assert plain_filled.run("restore", "--force", "--no-safety-backup", "--json").ok().json()["warnings"] == []

@@ -208,14 +208,14 @@ def _reserve(job, seconds, sending):
 
 
 def _is_begun(sending, file, part):
-    """Whether the object `file` is not there yet, and so the upload's; where nobody can tell, `part` is not left."""
+    """Whether the object `file` is not there yet, and so the upload's; `part` is not left where that ends otherwise."""
     try:
         is_free = sending.is_free(file)
+        if is_free:
+            sending.begin(file)
     except BaseException:
         folders.remove(part)
         raise
-    if is_free:
-        sending.begin(file)
     return is_free
 
 

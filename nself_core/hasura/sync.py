@@ -260,7 +260,8 @@ def check_push(comparison, past):
     local, live, _ = comparison
     base = past.base
     # Not by their versions: a restore sets the engine's back, and it climbs to the base's again over something else.
-    if base is not None and digest(base.document) == digest(live.document):
+    # Nor where a pull was killed: what it has brought is in the files, and no person's.
+    if base is not None and not past.begun and digest(base.document) == digest(live.document):
         return
     ours, common = _completed(local, past)
     document, conflicts = _merged(local, common, ours, live.document)
