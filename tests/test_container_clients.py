@@ -8,6 +8,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from bed.gaps import not_run
 from bed.local_processes import wait_until
 from bed.projects import REPOSITORY
 from psycopg import sql
@@ -165,7 +166,7 @@ def test_what_the_url_leaves_open_is_the_environments(bare):
 @IN_A_CONTAINER
 def test_an_encrypted_backup_is_restored_with_jobs(bare, tmp_path):
     if not shutil.which("age-keygen"):
-        pytest.skip("age is not there")
+        not_run("an encrypted backup by a container's client", "age is not installed")
     filled(bare)
     key = tmp_path / "key"
     processes.run(["age-keygen", "-o", str(key)])

@@ -618,7 +618,8 @@ def test_a_directory_of_config_v2_that_cannot_be_read_is_made_one_anew(tmp_path,
 
 
 def test_what_a_kind_of_directory_has_no_place_for_is_refused(tmp_path):
-    two = {"version": 3, "sources": [*BLOG["sources"], {"name": "other", "tables": []}]}  # type: ignore[misc]
+    two: dict = {**BLOG}
+    two["sources"] = [*two["sources"], {"name": "other", "tables": []}]
     with pytest.raises(FileFailure, match="no place for source other") as caught:
         plan_anew(str(tmp_path), two, V2)
     assert "config.yaml" in caught.value.hint
