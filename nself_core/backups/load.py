@@ -25,6 +25,22 @@ from nself_core.postgres.tools import (
 # A pg_restore since 17 sets transaction_timeout, which a server before 17 does not know: the one error that is none.
 UNKNOWN_SETTING = 'unrecognized configuration parameter "transaction_timeout"'
 IGNORED = re.compile(r"errors ignored on restore: (\d+)")
+INDEX_MEMORY = 128 << 20  # bytes, to sort what an index is built of: half of the server's default spills to disk sooner
+SQL_MEMORY = "SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) AS bytes"
+
+
+def tuning(database, jobs):
+    """Server settings, by name, with which a database is loaded sooner; what it has more of already stays.
+
+    Argument: `jobs`, how many tables at once, or None. Where they are as many as this host has processors, an index is
+    built by one process: its parallel workers would only take the processors from the other jobs.
+    """
+    parameters = {}
+    if database.rows(SQL_MEMORY)[0]["bytes"] < INDEX_MEMORY:
+        parameters["maintenance_work_mem"] = f"{INDEX_MEMORY >> 20}MB"
+    if jobs and jobs >= (os.cpu_count() or 1):
+        parameters["max_parallel_maintenance_workers"] = "0"
+    return parameters
 
 
 def load(target, backup, jobs, server_version):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import namedtuple
 
-from nself_core.backups import comparison, exchange, in_place, load, swap
+from nself_core.backups import analysis, comparison, exchange, in_place, load, swap
 from nself_core.backups import folder as folders
 from nself_core.backups.age import readable
 from nself_core.backups.manifest import read_metadata
@@ -193,9 +193,9 @@ def _fill(target, job, new, tell):
     """Load the backup into the new database, look whether it is what the manifest says, and return warnings."""
     try:
         tell(f"loading {job.backup.shown} into {new}")
-        load.load(target, job.backup, job.jobs, job.server_version)
+        load.load(target.sibling(new, load.tuning(target, job.jobs)), job.backup, job.jobs, job.server_version)
         tell(f"analyzing {new}")
-        target.execute("ANALYZE")
+        analysis.analyze(target, job.jobs or 1)
         return comparison.compare(target, job.backup.manifest)
     finally:
         target.close()
