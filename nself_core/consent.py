@@ -1,4 +1,4 @@
-"""Consent to what cannot be undone: says where and what, then asks, and refuses when nobody can answer.
+"""Consent to what destroys or replaces data: says where and what, then asks, and refuses when nobody can answer.
 
 The rules are DESIGN.md, section 5, "Destruction asks". A database's protect marker is not known here: whoever
 has the connection refuses before asking.
@@ -10,6 +10,8 @@ from collections import namedtuple
 
 from nself_core.failures import Refused
 from nself_core.output import is_terminal
+
+HEADING = "This destroys or replaces data:"
 
 
 class Target(namedtuple("Target", "env server database project_name")):
@@ -43,7 +45,7 @@ def confirm(console, target, what, *, force, confirm_name, environ, stdin):
     if confirm_name is not None and confirm_name != target.project_name:
         raise _refused(f"--confirm says {confirm_name}, but the project is {target.project_name}")
     if force and (confirm_name is not None or not target.is_prod):
-        console.note("\n".join(["This cannot be undone:", *target.lines(what)]))
+        console.note("\n".join([HEADING, *target.lines(what)]))
     elif can_ask(console, environ, stdin):
         _ask(console, target, what, stdin)
     else:
@@ -58,7 +60,7 @@ def can_ask(console, environ, stdin):
 
 def _ask(console, target, what, stdin):
     wanted, called = (target.project_name, "the project's name") if target.is_prod else ("yes", "yes")
-    console.ask("\n".join(["This cannot be undone:", *target.lines(what), f"Type {called} to go on: "]))
+    console.ask("\n".join([HEADING, *target.lines(what), f"Type {called} to go on: "]))
     try:
         answer = stdin.readline()
     except UnicodeDecodeError:
@@ -71,7 +73,7 @@ def _ask(console, target, what, stdin):
 
 def _nobody_there(target, what):
     option = f"--force --confirm {target.project_name}" if target.is_prod else "--force"
-    message = f"this destroys data in {target.env}, and there is nobody to ask"
+    message = f"this destroys or replaces data in {target.env}, and there is nobody to ask"
     return _refused(message, f"give {option} to do it without being asked", "\n".join(target.lines(what)))
 
 

@@ -733,7 +733,7 @@ def refused(*arguments, **options):
 
 def test_the_question_says_where_and_what():
     assert ask(DEV, "yes\n") == (
-        "This cannot be undone:\n"
+        "This destroys or replaces data:\n"
         "  where: environment dev, container shop_postgres, database shop\n"
         "  what:  12 tables, 34,000 rows, 20 MB\n"
         "         the API loses: posts, comments\n"
@@ -759,7 +759,7 @@ def test_any_other_answer_is_no_consent(target, answer):
 
 def test_without_a_terminal_it_wants_force():
     told = refused(DEV)
-    assert told.message == "this destroys data in dev, and there is nobody to ask; nothing was changed"
+    assert told.message == "this destroys or replaces data in dev, and there is nobody to ask; nothing was changed"
     assert told.hint == "give --force to do it without being asked"
     assert told.excerpt.startswith(
         "  where: environment dev, container shop_postgres, database shop\n  what:  12 tables"
@@ -771,7 +771,7 @@ def test_a_stderr_that_nobody_sees_is_no_terminal():
 
 
 def test_force_is_consent():
-    assert ask(DEV, force=True).startswith("This cannot be undone:\n  where: ")
+    assert ask(DEV, force=True).startswith("This destroys or replaces data:\n  where: ")
 
 
 def test_force_says_nothing_under_quiet():
