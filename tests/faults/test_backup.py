@@ -140,14 +140,6 @@ def test_ended_server_process(new_project, name, form):
     project.run("backup", "--verify").ok()
 
 
-@pytest.fixture(scope="module")
-def own_container(bed):
-    """A container that only these tests stop."""
-    cluster = or_gap(bed.new_container, 15)
-    yield cluster
-    cluster.close()
-
-
 @pytest.mark.parametrize("end", ["stop", "kill"])
 @pytest.mark.parametrize("form", ["custom", "directory"])
 def test_stopped_container(new_project, own_container, form, end):
