@@ -271,16 +271,23 @@ def _finish(part, path, manifest):
 
 
 def _verify(database, job, name):
-    """Read the backup whole; returns warnings."""
+    """Read the backup whole; returns warnings. What cannot be read loses its manifest: it is not to look good."""
     if job.keeps:
-        shown = os.path.join(job.folder.shown, name)
-        state, reason = examine(database, folders.find_backup(job.folder, os.path.join(job.folder.path, name)))
+        shown, path = os.path.join(job.folder.shown, name), os.path.join(job.folder.path, name)
+        state, reason = examine(database, folders.find_backup(job.folder, path))
     else:
         remote = job.destination.remote
         found = remotes.find_backup(remote, name, job.destination.database, job.folder.identity)
         shown, (state, reason) = found.shown, verify_remote.examine(database, remote, found, job.folder)
     if state not in (GOOD, UNREAD):
-        raise CheckFailed(f"the backup was written, and cannot be read: {reason}", file=shown)
+        with contextlib.suppress(OSError, Failure):  # that it cannot be read is the news
+            if job.keeps:
+                folders.remove(path + MANIFEST)
+            else:
+                remote.store.delete(found.key + MANIFEST)
+        raise CheckFailed(
+            f"the backup was written, and cannot be read: {reason}", "it is left without manifest", file=shown
+        )
     return [f"{shown}: {HASH_ONLY}"] if state == UNREAD else []
 
 

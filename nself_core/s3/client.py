@@ -91,7 +91,8 @@ class Client:
 
     def _pause(self, number):
         """Seconds before the next try, after `number` of them."""
-        return random.uniform(0, min(LONGEST_PAUSE, self._first_pause * 2 ** (number - 1)))
+        grown = 2 ** min(number - 1, 20)  # of a thousand tries the power would be no float any more
+        return random.uniform(0, min(LONGEST_PAUSE, self._first_pause * grown))
 
     def _send(self, asked):
         place = self.account.place(asked.key)

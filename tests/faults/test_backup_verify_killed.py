@@ -117,3 +117,43 @@ def test_killed_in_the_object_store_alone(remote_project, storage, point, is_the
     assert [name for name in entries(remote_project) if not name.startswith(".")] == []
     remote_project.run("backup", "--verify", "--remote", "--no-local", *LARGE).ok()
     assert len(check_looks(remote_project, "--remote")) == is_there + 1
+
+
+# What --verify finds damaged.
+
+DAMAGING = """
+import sys
+from nself_core.backups import take
+examine = {0}.examine
+
+def damaging(*arguments):
+    {1}
+    return examine(*arguments)
+
+{0}.examine = damaging
+import nself_db
+sys.exit(nself_db.main(sys.argv[1:]))
+"""
+OF_FILE = DAMAGING.format("take", "open(arguments[1].path, 'r+b').truncate(5000)")
+OF_OBJECT = DAMAGING.format("take.verify_remote", "store = arguments[1].store; store.put(arguments[2].key, b'other')")
+
+
+def test_what_cannot_be_read_does_not_look_good(new_project):
+    project = new_project("plain-psql")
+    project.database.admin(FILL)
+    good = project.run("backup", "--json").ok().json()["data"]["file"]
+    outcome = outcome_of(project.start("backup", "--verify", program=("-c", OF_FILE)))
+    assert outcome.code == 1 and "cannot be read" in outcome.err and "without manifest" in outcome.err, repr(outcome)
+    assert len(entries(project)) == 3
+    listed = project.run("backup", "list", "--json").ok().json()["data"]["backups"]
+    assert [item["file"] for item in listed if item["manifest"]] == [good]
+    assert good in project.run("restore", "--dry-run").ok().out
+
+
+def test_what_cannot_be_read_in_the_object_store_does_not_look_good(remote_project, storage):
+    outcome = outcome_of(
+        remote_project.start("backup", "--verify", "--remote", "--no-local", program=("-c", OF_OBJECT))
+    )
+    assert outcome.code == 1 and "without manifest" in outcome.err, repr(outcome)
+    assert len(storage.keys()) == 1 and not storage.keys()[0].endswith(".json")
+    assert remote_project.run("restore", "--remote", "--dry-run").code == 1

@@ -83,14 +83,11 @@ def test_each_request_is_cut_once_and_the_backup_is_there(remote_project, storag
 @pytest.mark.parametrize(
     ("place", "how", "options"),
     [
-        ("part 1", CLOSE, LOCAL),
         ("part 1", HALF, ALONE),
-        ("part 2", CLOSE, ALONE),
         ("part 2", HALF, LOCAL),
         ("part 3", CLOSE, LOCAL),
         ("part 3", UNHEARD, ALONE),
-        ("complete", CLOSE, LOCAL),
-        ("complete", HALF, ALONE),
+        ("complete", CLOSE, ALONE),
         ("manifest", CLOSE, ALONE),
         ("manifest", HALF, LOCAL),
         ("manifest", UNHEARD, LOCAL),
@@ -222,7 +219,7 @@ def test_a_number_of_tries_that_is_set_is_that_number(away, tmp_path, tries):
 
 def two_stores(endpoint):
     """A Remote whose stores try twice, and for half a minute."""
-    account = make_account(endpoint, "b", Keys("a", "s", None))
+    account = make_account(endpoint, "b", Keys("access", "secret", None))
     patient = Store(account, 2, 1, 0.01, patience=30)
     return remotes.Remote(Store(account, 2, 2, 0.01), patient, "dev", "p")
 
