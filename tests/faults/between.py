@@ -6,13 +6,18 @@ import os
 import re
 import socket
 import time
+from typing import TYPE_CHECKING, Any
 
 from bed.little_server import LittleServer, reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # 40 MB in a dump that is not compressed: two parts of 16 MiB, and a third.
 FILL = "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 640) AS word FROM generate_series(1, 2000) i"
 LARGE = ("--compress", "0")
-QUICK = {"STORAGE_TIMEOUT": "2", "STORAGE_TRIES": "3"}
+FEW_TRIES = {"STORAGE_TRIES": "3"}
+SHORT = {"STORAGE_TIMEOUT": "2"}  # for what is to hang: a loaded machine may move nothing for as long either
 BUSY = reply("503 X", "<Error><Code>SlowDown</Code><Message>busy</Message></Error>")
 HALF = "half"  # of the request reaches the store, and then the connection is cut
 UNHEARD = "unheard"  # the store does what it is asked, and its answer is lost
@@ -27,8 +32,7 @@ class Between:
 
     def __init__(self, port):
         self._port = port
-        self.strike = lambda connection, line: False
-        self.damage = lambda line: None
+        self.mend()
         self.seen = []
         self._server = LittleServer(self._answer)
         self.endpoint = self._server.url("")
@@ -53,8 +57,8 @@ class Between:
 
     def mend(self):
         """Let everything pass from now on."""
-        self.strike = lambda connection, line: False
-        self.damage = lambda line: None
+        self.strike: Callable[..., Any] = lambda connection, line: False
+        self.damage: Callable[[str], str | None] = lambda line: None
 
     def close(self):
         self._server.close()
@@ -86,7 +90,7 @@ def close(connection):
 
 
 def hang(connection):
-    time.sleep(4 * float(QUICK["STORAGE_TIMEOUT"]))
+    time.sleep(4 * float(SHORT["STORAGE_TIMEOUT"]))
     return True
 
 

@@ -10,7 +10,7 @@ from bed.clusters import FAST
 from bed.gaps import Gap, not_run
 
 from . import restoring
-from .between import FILL, QUICK, Between
+from .between import FEW_TRIES, FILL, Between
 
 PLAIN = ("plain-psql", "plain-psycopg")
 CONTAINER = "container-15"
@@ -81,7 +81,7 @@ def between(s3_server):
 def remote_project(new_project, storage, between):
     """A project with a large table, whose object store stands behind `between`."""
     project = new_project("plain-psql")
-    project.write_env({**project.database.settings, **storage.settings(ENDPOINT=between.endpoint), **QUICK})
+    project.write_env({**project.database.settings, **storage.settings(ENDPOINT=between.endpoint), **FEW_TRIES})
     project.database.admin(FILL)
     return project
 

@@ -20,6 +20,7 @@ from nself_core.backups.names import file_name
 
 from .between import (
     LARGE,
+    SHORT,
     busy,
     check_kept,
     check_nothing,
@@ -59,7 +60,7 @@ STRIKES = {
 @pytest.mark.parametrize("strike", STRIKES)
 def test_what_lasts_spoils_no_local_backup_and_leaves_no_remote_one(remote_project, storage, between, strike):
     between.strike = STRIKES[strike]
-    outcome = remote_project.run("backup", "--remote", *LARGE, "--json")
+    outcome = remote_project.run("backup", "--remote", *LARGE, "--json", env=SHORT if "hung" in strike else {})
     words = check_kept(remote_project, storage, outcome)
     between.strike = lambda connection, line: False
     remote_project.run(*words).ok()
@@ -265,7 +266,8 @@ def truncate(connection):
 @pytest.mark.parametrize("act", [busy, close, hang, truncate])
 def test_a_fetch_that_fails_changes_nothing_and_the_next_goes_on(remote_project, between, stored, act):
     between.strike = lambda connection, line: is_read(line, FOURTH) and act(connection)
-    outcome = remote_project.run("restore", "--remote", "--force", "--no-safety-backup", "--json")
+    short = SHORT if act is hang else {}
+    outcome = remote_project.run("restore", "--remote", "--force", "--no-safety-backup", "--json", env=short)
     assert outcome.code == 2, repr(outcome)
     check_untouched(remote_project)
     between.strike = lambda connection, line: False

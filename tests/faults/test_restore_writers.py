@@ -121,11 +121,16 @@ def pooled(ready, pooler):
             "PGBOUNCER_ADMIN_USER": cluster.user,
             "PGBOUNCER_ADMIN_PASSWORD": cluster.password,
         }
-        # A prepared statement would be of the server connection that it was prepared in.
-        options = {"autocommit": True, "prepare_threshold": None, "row_factory": psycopg.rows.dict_row}
-        return project, Writers(lambda: psycopg.connect(bouncer.url(project.database.name), **options)), env
+        return project, Writers(lambda: through(bouncer, project.database.name)), env
 
     return make
+
+
+def through(bouncer, name):
+    # A prepared statement would be of the server connection that it was prepared in.
+    return psycopg.connect(
+        bouncer.url(name), autocommit=True, prepare_threshold=None, row_factory=psycopg.rows.dict_row
+    )
 
 
 def test_forty_clients_behind_pgbouncer_notice_nothing(pooled):

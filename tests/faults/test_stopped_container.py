@@ -21,8 +21,8 @@ from .restoring import (
     held,
     held_in_the_swap,
     of_server,
-    wait_until_dumping,
 )
+from .test_backup import in_mid_dump
 from .watch import WAIT, kill_with_children, outcome_of
 
 ENDS = ("stop", "kill")
@@ -98,24 +98,14 @@ def test_while_what_several_jobs_have_loaded_is_analyzed(ready, own_container, f
 # While a backup is sent.
 
 
-@pytest.fixture
-def sent(new_project, own_container, storage):
-    """A project of `own_container` with a large table, whose settings lead to the object store."""
-    project = new_project(Server("container", own_container))
-    project.write_env({**project.database.settings, **storage.settings()})
-    project.database.admin(FILL)
-    project.database.admin("CREATE SEQUENCE s")
-    return project
-
-
 @pytest.mark.parametrize("options", [[], ["--no-local"]], ids=" ".join)
 @pytest.mark.parametrize("end", ENDS)
-def test_while_a_backup_is_sent(sent, storage, own_container, end, options):
-    """pg_dump has written the rows, of which parts are there or on their way, and waits for the sequence."""
-    with contextlib.suppress(psycopg.Error), sent.database.connect() as gate:
-        gate.execute("BEGIN; ALTER SEQUENCE s RENAME TO renamed")
-        process = sent.start("backup", "--remote", *LARGE, *options)
-        wait_until_dumping(sent)
+def test_while_a_backup_is_sent(new_project, storage, own_container, end, options):
+    """Two parts are there, or on their way, and the rows of a third are still to come."""
+    sent = new_project(Server("container", own_container))
+    sent.write_env({**sent.database.settings, **storage.settings()})
+    words = ["--remote", *LARGE, *options]
+    with contextlib.suppress(psycopg.Error), in_mid_dump(sent, *words, fill=FILL, row=1900) as (process, _, _):
         wait_until(storage.uploads, WAIT, lambda: f"{process.poll()}")
         getattr(own_container, end)()
     outcome = outcome_of(process)
