@@ -50,7 +50,7 @@ class Writers:
 
     def wait_for_all(self, oid):
         """Wait until every client has written to the database of this oid."""
-        wait_until(lambda: len(self._clients_of(oid)) == CLIENTS, 2 * WAIT, lambda: f"{self.errors[-5:]}")
+        wait_until(lambda: len(self._clients_of(oid)) == CLIENTS, 10 * WAIT, lambda: f"{self.errors[-5:]}")
 
     def _clients_of(self, oid):
         with self._lock:
@@ -109,14 +109,15 @@ def test_forty_clients_are_cut_off_cleanly(ready, name):
 
 @pytest.fixture
 def pooled(ready, pooler):
-    """pooled(pool_mode) -> (project, Writers through a pgBouncer, the environment by which the program finds that)."""
+    """pooled(server, pool_mode) -> (project, Writers through a pgBouncer, the environment by which it is found)."""
 
-    def make(pool_mode):
-        project = ready("plain-psql")
+    def make(name, pool_mode):
+        project = ready(name)
         cluster = project.database.server.cluster
-        bouncer = pooler(cluster, pool_mode, pool_size=CLIENTS)
+        bouncer = pooler(cluster, pool_mode, pool_size=CLIENTS, listen="*")
         env = {
             "PGBOUNCER_ENABLED": "true",
+            "PGBOUNCER_HOST": "127.0.0.1" if name == "plain-psql" else cluster.host_address(),
             "PGBOUNCER_PORT": str(bouncer.port),
             "PGBOUNCER_ADMIN_USER": cluster.user,
             "PGBOUNCER_ADMIN_PASSWORD": cluster.password,
@@ -133,8 +134,9 @@ def through(bouncer, name):
     )
 
 
-def test_forty_clients_behind_pgbouncer_notice_nothing(pooled):
-    project, writers, env = pooled("transaction")
+@pytest.mark.parametrize("name", ["plain-psql", "container-15"])
+def test_forty_clients_behind_pgbouncer_notice_nothing(pooled, name):
+    project, writers, env = pooled(name, "transaction")
     outcome = restore_among(project, writers, env=env)
     assert writers.errors == []
     assert "pgBouncer was not" not in outcome.err and "took longer" not in outcome.err
@@ -143,7 +145,7 @@ def test_forty_clients_behind_pgbouncer_notice_nothing(pooled):
 
 def test_forty_clients_behind_a_pgbouncer_of_sessions_are_cut_off_cleanly(pooled):
     """Its pause waits for sessions that do not end, and is then left."""
-    project, writers, env = pooled("session")
+    project, writers, env = pooled("plain-psql", "session")
     outcome = restore_among(project, writers, env=env)
     assert "took longer" in outcome.err
     check_clean(writers.errors)
