@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 
+import psycopg
 import pytest
 from bed.bookkeeping import make_cli_state
 from bed.clusters import ContainerCluster
@@ -143,15 +144,96 @@ def full(project):
     drop_beside(project)
 
 
-@pytest.mark.servers("container-13", "container-15", "url-psql-17", "embedded-18")
-@pytest.mark.parametrize("way", [["--jobs", "2"], ["--in-place"]], ids=" ".join)
-def test_everything_comes_back(full, way):
-    before = catalogue(full), hashes(full), addresses(full)
-    assert len(before[0]) > 100
-    backup(full)
-    full.database.admin(CHANGES)
-    full.run("restore", "--force", "--no-safety-backup", *way).ok()
-    after = catalogue(full), hashes(full), addresses(full)
-    for one, other in zip(after, before):
+def state(project):
+    """Catalogue, rows and addresses."""
+    return catalogue(project), hashes(project), addresses(project)
+
+
+def check_like(project, before):
+    """The project's `state` is what it was."""
+    for one, other in zip(state(project), before):
         assert one == other
+
+
+def check_round_trip(project, form, way):
+    """Back up, change, restore: everything is as it was."""
+    before = state(project)
+    backup(project, "--format", *form)
+    project.database.admin(CHANGES)
+    project.run("restore", "--force", "--no-safety-backup", *way).ok()
+    check_like(project, before)
+
+
+BESIDE = [(["custom"], ["--jobs", "2"]), (["plain"], []), (["directory"], ["--jobs", "2"])]
+
+
+@pytest.mark.servers("container-13", "container-15", "url-psql-17", "embedded-18")
+@pytest.mark.parametrize(("form", "way"), [*BESIDE, (["custom"], ["--in-place"])], ids=" ".join)
+def test_everything_comes_back(full, form, way):
+    assert len(catalogue(full)) > 100
+    check_round_trip(full, form, way)
     assert full.run("migrate", "status").ok().out.endswith("1 applied\n")
+
+
+@pytest.mark.servers("container-15")
+@pytest.mark.parametrize("form", [["plain", "--compress", "3"], ["directory", "--jobs", "2"]], ids=" ".join)
+def test_everything_comes_back_in_place(full, form):
+    check_round_trip(full, form, ["--in-place"])
+
+
+# Extensions: all that the server has, and what uses them.
+
+NOT_ALONE = ("plperl", "plpython", "jsonb_pl", "hstore_pl", "ltree_pl", "bool_pl")  # they want Perl, or Python
+USED = """
+CREATE SCHEMA "Ext ""x"" !";
+CREATE EXTENSION hstore SCHEMA "Ext ""x"" !"; CREATE EXTENSION citext; CREATE EXTENSION pg_trgm;
+CREATE EXTENSION btree_gist;
+CREATE TABLE used (id citext PRIMARY KEY, pairs "Ext ""x"" !".hstore DEFAULT 'a=>1', during tsrange, room int,
+                   EXCLUDE USING gist (room WITH =, during WITH &&));
+INSERT INTO used SELECT 'Word ' || i, "Ext ""x"" !".hstore('k', i::text), tsrange('2024-01-01', '2024-01-02'), i
+    FROM generate_series(1, 100) i;
+CREATE INDEX by_likeness ON used USING gin ((id::text) gin_trgm_ops);
+CREATE VIEW pairs AS SELECT id, (pairs OPERATOR("Ext ""x"" !".->) 'k') AS k FROM used;
+CREATE FUNCTION first_of(p "Ext ""x"" !".hstore) RETURNS text LANGUAGE sql
+    AS 'SELECT $1 OPERATOR("Ext ""x"" !".->) ''k''';
+REVOKE EXECUTE ON FUNCTION similarity(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION similarity(text, text) TO pg_monitor;
+COMMENT ON EXTENSION citext IS 'it''s ours';
+ANALYZE;
+"""
+WITHOUT = """
+DROP TABLE used CASCADE; DROP EXTENSION citext, pg_trgm CASCADE; DROP SCHEMA "Ext ""x"" !" CASCADE;
+"""
+SQL_EXTENSIONS = """
+SELECT e.extname || ' ' || e.extversion || ' in ' || n.nspname AS name
+FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace ORDER BY 1
+"""
+
+
+def all_extensions(project):
+    """Make every extension that the server has, and return their names, versions and schemas."""
+    with project.database.connect() as connection:
+        rows = connection.execute("SELECT name FROM pg_available_extensions ORDER BY name").fetchall()
+        for name in (row["name"] for row in rows):
+            if not name.startswith(NOT_ALONE):
+                quoted = psycopg.sql.Identifier(name)
+                connection.execute(psycopg.sql.SQL("CREATE EXTENSION IF NOT EXISTS {} CASCADE").format(quoted))
+    return project.database.admin(SQL_EXTENSIONS)
+
+
+@pytest.mark.servers("container-13", "url-psql-17")
+@pytest.mark.parametrize(("form", "way"), BESIDE, ids=" ".join)
+def test_extensions_come_back(project, form, way):
+    project.database.admin(USED)
+    there = all_extensions(project)
+    assert len(there) > 25
+    before = state(project)
+    backup(project, "--format", *form)
+    project.database.admin(WITHOUT)
+    outcome = project.run("restore", "--force", "--no-safety-backup", *way).ok()
+    try:
+        assert "wants extensions that the present database has not: citext" in outcome.err
+        assert project.database.admin(SQL_EXTENSIONS) == there
+        check_like(project, before)
+    finally:
+        drop_beside(project)

@@ -1,7 +1,7 @@
 """Backups in the object store: `<prefix>/<env>/<database>/<file>`, beside it `….json`; without that it is no backup.
 
 A folder is one object there, a tar. What is asked of the store goes by `store`; what takes long and must not fail for
-a minute's trouble, by `patient`.
+a minute's trouble, by `patient`, which waits for as long as PATIENCE says unless STORAGE_TRIES is set.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from nself_core.s3.client import TIMEOUT, TRIES
 from nself_core.s3.signing import encoded
 from nself_core.s3.store import TAKEN, Store
 
-PATIENT_TRIES = 10
-FIRST_PAUSE = 0.5  # seconds; with ten tries that is half a minute on the average, and never more than one
+FIRST_PAUSE = 0.5  # seconds
+# A store that is started anew is away for a minute, or two; and of one that hangs each try takes a minute itself.
+PATIENCE = 180  # seconds
+PATIENT_TRIES = 4
 MARK = {"nself-backup": "1"}  # metadata by which prune knows what is left of our own uploads
 SCHEME = "s3://"
 
@@ -42,9 +44,11 @@ def open_remote(settings):
     """The Remote that the settings name. Raises UsageFailure and CredentialsRefused as `read_account` does."""
     account = read_account(settings)
     timeout = settings.integer("STORAGE_TIMEOUT", TIMEOUT) or TIMEOUT
-    tries = settings.integer("STORAGE_TRIES", PATIENT_TRIES) or 1
-    store = Store(account, timeout, min(tries, TRIES))
-    return Remote(store, Store(account, timeout, tries, FIRST_PAUSE), settings.env, settings.project_name)
+    given = settings.integer("STORAGE_TRIES")
+    tries, patience = (PATIENT_TRIES, PATIENCE) if given is None else (given or 1, 0)
+    store = Store(account, timeout, TRIES if given is None else min(tries, TRIES))
+    patient = Store(account, timeout, tries, FIRST_PAUSE, patience=patience)
+    return Remote(store, patient, settings.env, settings.project_name)
 
 
 def folder_key(remote, env, database=None):
@@ -171,7 +175,7 @@ def choose(remote, database, file, identity, passed_over):
 
 def is_free(remote, key):
     """Whether neither an object of this key is there nor its manifest."""
-    return remote.store.head(key) is None and remote.store.head(key + MANIFEST) is None
+    return remote.patient.head(key) is None and remote.patient.head(key + MANIFEST) is None
 
 
 def put_manifest(remote, key, manifest, is_new):

@@ -25,6 +25,7 @@ from nself_core.failures import (
 )
 from nself_core.output import Report, bytes_text, duration_text
 from nself_core.plan import Plan, Step
+from nself_core.s3.answers import Busy
 from nself_core.s3.multipart import Uploading
 from nself_core.s3.store import STORED, TAKEN
 
@@ -52,7 +53,14 @@ class Sending:
         self._resume = resume
         self._uploading = None
         self._key = None
-        self._attempt(destination.remote.store.check)
+        self._attempt(self._check)
+
+    def _check(self):
+        """Look whether the bucket is there: where nobody answers that is told at once, a busy store is waited for."""
+        try:
+            self.destination.remote.store.check()
+        except Busy:
+            self.destination.remote.patient.check()
 
     @property
     def shown(self):

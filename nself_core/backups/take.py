@@ -271,17 +271,30 @@ def _finish(part, path, manifest):
 
 
 def _verify(database, job, name):
-    """Read the backup whole; returns warnings."""
-    if job.keeps:
-        shown = os.path.join(job.folder.shown, name)
-        state, reason = examine(database, folders.find_backup(job.folder, os.path.join(job.folder.path, name)))
-    else:
-        remote = job.destination.remote
-        found = remotes.find_backup(remote, name, job.destination.database, job.folder.identity)
-        shown, (state, reason) = found.shown, verify_remote.examine(database, remote, found, job.folder)
+    """Read the backup whole; returns warnings. What cannot be read loses its manifest: it is not to look good."""
+    shown, (state, reason), disown = (_examine_here if job.keeps else _examine_away)(database, job, name)
     if state not in (GOOD, UNREAD):
-        raise CheckFailed(f"the backup was written, and cannot be read: {reason}", file=shown)
+        with contextlib.suppress(OSError, Failure):  # that it cannot be read is the news
+            disown()
+        raise CheckFailed(
+            f"the backup was written, and cannot be read: {reason}", "it is left without manifest", file=shown
+        )
     return [f"{shown}: {HASH_ONLY}"] if state == UNREAD else []
+
+
+def _examine_here(database, job, name):
+    """(the backup for people, its state and reason, what takes its manifest away), of the file or folder."""
+    backup = folders.find_backup(job.folder, os.path.join(job.folder.path, name))
+    examined = examine(database, backup)
+    return os.path.join(job.folder.shown, name), examined, lambda: folders.remove(backup.path + MANIFEST)
+
+
+def _examine_away(database, job, name):
+    """The same of the object."""
+    remote = job.destination.remote
+    found = remotes.find_backup(remote, name, job.destination.database, job.folder.identity)
+    examined = verify_remote.examine(database, remote, found, job.folder)
+    return found.shown, examined, lambda: remote.store.delete(found.key + MANIFEST)
 
 
 def _dump(database, job, part, sending, progress):

@@ -33,6 +33,10 @@ class NoSuchObject(FileFailure):
     code = "no_such_object"
 
 
+class Busy(Unreachable):
+    """The server is there, and says that it cannot now."""
+
+
 def read_xml(body):
     """The root element of a document, its names without their namespaces. Raises ValueError for what is none.
 
@@ -104,7 +108,9 @@ def _kind(refused):
         return UsageFailure
     if refused.status == 404:
         return NoSuchObject
-    return Unreachable if refused.status >= 500 else Failure
+    if refused.status < 500:
+        return Failure
+    return Busy if may_pass(refused) else Unreachable
 
 
 def _offset(skew):

@@ -1,8 +1,8 @@
 """Asks an S3 server: signs each request, asks again where that helps, and says what went wrong.
 
 A request is repeated on the way's failures, on 5xx and on what S3 calls passing, with pauses that grow and are drawn
-by lot, so that many clients do not come back at once. A redirect is signed anew for its host, and only followed to
-one that may see whose key it is.
+by lot, so that many clients do not come back at once. How often is a number of tries, or, for what must outlive a
+server's restart, a time. A redirect is signed anew for its host, and only followed to one that may see whose key it is.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ class Client:
     """Asks the server of one Account.
 
     Arguments: `timeout`, seconds without a byte after which a connection is dead; `tries`, how often a request is
-    sent at most; `first_pause`, seconds before the second; `clock`, seconds since 1970, for the signature's date.
+    sent at most; `first_pause`, seconds before the second; `clock`, seconds since 1970, for the signature's date;
+    `patience`, seconds from its first failure on in which a request is sent again, whatever `tries` says.
     """
 
-    def __init__(self, account, timeout=TIMEOUT, tries=TRIES, first_pause=FIRST_PAUSE, clock=time.time):
+    def __init__(self, account, timeout=TIMEOUT, tries=TRIES, first_pause=FIRST_PAUSE, clock=time.time, patience=0):
         self.account = account
         self._timeout = timeout
         self._tries = tries
+        self._patience = patience
         self._first_pause = first_pause
         self._clock = clock
 
@@ -47,11 +49,11 @@ class Client:
         """The Response to an Asked.
 
         Arguments: `accepts`, statuses that are an answer and no failure; `stop`, a threading.Event that ends the
-        waiting. Raises CredentialsRefused, UsageFailure, CheckFailed, NoSuchObject, Unreachable after the last try,
-        and Failure for what else the server refuses.
+        waiting. Raises CredentialsRefused, UsageFailure, CheckFailed, NoSuchObject, Unreachable after the last try
+        (Busy where it is the server that says so), and Failure for what else the server refuses.
         """
         stop = stop or threading.Event()
-        number = 0
+        number, over = 0, 0.0
         while True:
             number += 1
             try:
@@ -65,7 +67,8 @@ class Client:
                 trouble = self._failure(refused, response, asked.key)
                 if not answers.may_pass(refused):
                     raise trouble
-            if number >= self._tries or stop.wait(self._pause(number)):
+            over = over or time.monotonic() + self._patience
+            if (number >= self._tries and time.monotonic() >= over) or stop.wait(self._pause(number)):
                 raise trouble
 
     def document(self, response, name):
@@ -88,7 +91,8 @@ class Client:
 
     def _pause(self, number):
         """Seconds before the next try, after `number` of them."""
-        return random.uniform(0, min(LONGEST_PAUSE, self._first_pause * 2 ** (number - 1)))
+        grown = 2 ** min(number - 1, 20)  # of a thousand tries the power would be no float any more
+        return random.uniform(0, min(LONGEST_PAUSE, self._first_pause * grown))
 
     def _send(self, asked):
         place = self.account.place(asked.key)

@@ -33,13 +33,13 @@ Entry.__doc__ = "One object of a listing; `modified` is ISO 8601 in UTC."
 class Store:
     """The objects of one Account.
 
-    Arguments: `account`; `timeout`, `tries`, `first_pause` and `clock`, as Client takes them. Every method raises what
-    Client.ask raises: CredentialsRefused, UsageFailure, CheckFailed, Unreachable, or Failure.
+    Arguments: `account`; `timeout`, `tries`, `first_pause`, `clock` and `patience`, as Client takes them. Every method
+    raises what Client.ask raises: CredentialsRefused, UsageFailure, CheckFailed, Unreachable, or Failure.
     """
 
-    def __init__(self, account, timeout=TIMEOUT, tries=TRIES, first_pause=FIRST_PAUSE, clock=time.time):
+    def __init__(self, account, timeout=TIMEOUT, tries=TRIES, first_pause=FIRST_PAUSE, clock=time.time, patience=0):
         self.account = account
-        self.client = Client(account, timeout, tries, first_pause, clock)
+        self.client = Client(account, timeout, tries, first_pause, clock, patience)
 
     def head(self, key):
         """The Head of an object, or None where there is none."""

@@ -168,6 +168,11 @@ class ContainerCluster(Cluster):
         """What the entry script and the server have printed."""
         return self._docker.logs().decode(errors="replace")
 
+    def host_address(self):
+        """The address at which the container reaches this host."""
+        networks = self._docker.attrs["NetworkSettings"]["Networks"]
+        return networks[LABEL]["Gateway"]
+
     def close(self):
         self._container.stop()
 

@@ -58,10 +58,13 @@ class Runner:
             raise
         return Outcome(["nself-db", *arguments], process.returncode, out, err)
 
-    def start(self, *arguments, cwd=None, env=None, stdin=subprocess.DEVNULL):
-        """Start it and return its Popen, standard output and error as text pipes; the leader of a process group."""
+    def start(self, *arguments, cwd=None, env=None, stdin=subprocess.DEVNULL, program=("-m", "nself_db")):
+        """Start it and return its Popen, standard output and error as text pipes; the leader of a process group.
+
+        Argument: `program`, what Python is given to run, where that is not nself-db alone.
+        """
         return subprocess.Popen(
-            [sys.executable, "-m", "nself_db", *map(str, arguments)],
+            [sys.executable, *program, *map(str, arguments)],
             cwd=cwd or self._home,
             env=self.environment(env or {}),
             stdin=stdin,

@@ -23,7 +23,7 @@ class Storage:
         self.prefix = f"b{os.getpid()}-{next(_numbers)}/"
         keys = Keys(server.access_key, server.secret_key, None)
         account = make_account(server.endpoint, server.bucket, keys, region=server.region)
-        self.store = Store(account, tries=3, first_pause=0.01)
+        self.store = Store(account, tries=10, first_pause=0.2)  # a loaded machine's Swift may be busy for seconds
         self.store.client.ask(Asked("PUT"), accepts=(409,))
 
     def settings(self, **changes):

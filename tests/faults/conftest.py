@@ -9,6 +9,9 @@ import pytest
 from bed.clusters import FAST
 from bed.gaps import Gap, not_run
 
+from . import restoring
+from .between import FEW_TRIES, FILL, Between
+
 PLAIN = ("plain-psql", "plain-psycopg")
 CONTAINER = "container-15"
 EVERY_WAY = (*PLAIN, CONTAINER)
@@ -62,6 +65,53 @@ def small_disk(bed):
     yield make
     for folder in made:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def between(s3_server):
+    """A Between before the run's object store."""
+    if not hasattr(s3_server, "port"):
+        pytest.skip("a given S3 server: only the bed's own is known to speak plain HTTP")
+    server = Between(s3_server.port)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def remote_project(new_project, storage, between):
+    """A project with a large table, whose object store stands behind `between`."""
+    project = new_project("plain-psql")
+    project.write_env({**project.database.settings, **storage.settings(ENDPOINT=between.endpoint), **FEW_TRIES})
+    project.database.admin(FILL)
+    return project
+
+
+@pytest.fixture
+def ready(new_project):
+    """ready(server) -> a Project whose database has changed since its backup; what its restores leave is dropped."""
+    made = []
+
+    def make(server, *options):
+        project = new_project(server)
+        project.database.admin(restoring.FILL)
+        project.run("backup", *options).ok()
+        project.database.admin("INSERT INTO u VALUES (11)")
+        made.append(project)
+        return project
+
+    yield make
+    for project in made:
+        project.database.server.cluster.ensure_running()
+        for name in restoring.beside(project):
+            project.database.server.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def own_container(bed):
+    """A container that only these tests stop."""
+    cluster = or_gap(bed.new_container, 15)
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture(scope="module")

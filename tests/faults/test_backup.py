@@ -1,6 +1,7 @@
 """A backup is struck in its midst: no file that looks good, no pg_dump that lives on, and a next backup that works.
 
-The midst is a sequence whose value pg_dump reads behind the rows of all tables: the test holds it locked.
+The midst is a row near the end of a table, before which pg_dump's COPY waits for as long as a session of a certain name
+is there. (pg_dump reads a table by a condition of its own where it is an extension's configuration.)
 """
 
 from __future__ import annotations
@@ -32,10 +33,24 @@ SECONDS = 5  # in which the server process must be gone
 WAYS = ("plain-psql", "plain-psycopg", "container-15")
 FORMATS = ("custom", "plain", "directory")
 FILL = "CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i; CREATE SEQUENCE s"
+GATE = """
+CREATE EXTENSION citext;
+CREATE FUNCTION gate(i int) RETURNS bool LANGUAGE plpgsql AS $f$
+BEGIN
+    WHILE i = {row} AND EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'gate_dump') LOOP
+        PERFORM pg_sleep(0.02);
+        PERFORM pg_stat_clear_snapshot();
+    END LOOP;
+    RETURN true;
+END $f$;
+UPDATE pg_extension SET extconfig = ARRAY['t'::regclass::oid], extcondition = ARRAY['WHERE public.gate(i)']
+WHERE extname = 'citext';
+"""
 SQL_AT_GATE = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'nself-db%'
 AND wait_event_type = 'Lock'
 """
+SQL_AT_ROW = SQL_AT_GATE.replace("wait_event_type = 'Lock'", "wait_event = 'PgSleep'")
 
 
 def entries(project):
@@ -44,18 +59,16 @@ def entries(project):
 
 
 @contextlib.contextmanager
-def in_mid_dump(project, *options):
-    """A backup that has written the rows and waits: gives (process, the pid of its server process, connection)."""
-    project.database.admin(FILL)
-    with project.database.connect() as gate:
-        gate.execute("BEGIN; ALTER SEQUENCE s RENAME TO renamed")
+def in_mid_dump(project, *options, fill=FILL, row=19000):
+    """A backup that has written most rows and waits: gives (process, the pid of its server process, connection)."""
+    project.database.admin(fill + ";" + GATE.format(row=row))
+    with project.database.connect(application_name="gate_dump"):
         process = project.start("backup", *options)
         with project.database.connect() as watcher:
-            row = wait_until(lambda: watcher.execute(SQL_AT_GATE).fetchone(), WAIT, lambda: f"{sessions(watcher)}")
-            yield process, row["pid"], watcher
+            found = wait_until(lambda: watcher.execute(SQL_AT_ROW).fetchone(), WAIT, lambda: f"{sessions(watcher)}")
+            yield process, found["pid"], watcher
             # The server has not restarted: to Postgres as a container's first process an orphan would be a crash.
             watcher.execute("SELECT 1")
-        gate.execute("ROLLBACK")
 
 
 def check_next(project):
@@ -138,14 +151,6 @@ def test_ended_server_process(new_project, name, form):
     assert "terminating connection" in outcome.err
     assert entries(project) == []
     project.run("backup", "--verify").ok()
-
-
-@pytest.fixture(scope="module")
-def own_container(bed):
-    """A container that only these tests stop."""
-    cluster = or_gap(bed.new_container, 15)
-    yield cluster
-    cluster.close()
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])

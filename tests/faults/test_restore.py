@@ -1,8 +1,6 @@
 """A restore is struck in its midst: the database serves all along, and the next command works and names what is left.
 
-The moments are held by sessions of a certain name, which every database of a server sees: while one of them is there,
-an index of the backup's table waits, in its making (the load) or where it is analyzed (after the load). The swap is
-held by a lock on the database.
+How its moments are held, see restoring.
 """
 
 from __future__ import annotations
@@ -20,115 +18,25 @@ import pytest
 from bed.local_processes import wait_until
 from bed.servers import Server
 
-from .conftest import or_gap
+from .restoring import (
+    FILL,
+    PHASES,
+    SECONDS,
+    SQL_OPEN,
+    beside,
+    check_next,
+    check_present,
+    held,
+    held_in_the_swap,
+    of_server,
+    ours,
+    wait_until_dumping,
+    wait_until_ended,
+)
 from .test_full_disk import check_words, fill
 from .watch import WAIT, kill_program, kill_with_children, make_random, outcome_of
 
-SECONDS = 15  # in which the program's server processes must be gone
 WAYS = ("plain-psql", "container-15")
-ROWS = 3000
-FILL = f"""
-CREATE FUNCTION gate(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$
-DECLARE phase text := CASE WHEN current_query() ILIKE '%analyze%' THEN 'analyze' ELSE 'load' END;
-BEGIN
-    WHILE EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'gate_' || phase) LOOP
-        PERFORM pg_sleep(0.02);
-        PERFORM pg_stat_clear_snapshot();
-    END LOOP;
-    RETURN i;
-END $f$;
-CREATE TABLE t AS SELECT i, md5(i::text) AS text FROM generate_series(1, {ROWS}) i;
-CREATE TABLE u AS SELECT i FROM generate_series(1, 10) i;
-CREATE INDEX slow ON t (gate(i));
-CREATE INDEX other ON t (i);
-ANALYZE;
-"""
-SQL_OURS = """
-SELECT pid, datname, state, query FROM pg_stat_activity WHERE application_name LIKE 'nself-db%%'
-AND starts_with(datname, %s)
-"""
-SQL_WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE %s AND starts_with(datname, %s)"
-SQL_OPEN = "SELECT 1 FROM pg_database WHERE datname = %s AND datallowconn"
-PHASES = {"load": "%INDEX slow%", "analyze": "%ANALYZE%"}
-
-
-def of_server(project, statement, parameters=None):
-    return project.database.server.cluster.admin(statement, parameters=parameters)
-
-
-def beside(project, kind=""):
-    """The names of the databases beside the project's own."""
-    rows = of_server(project, "SELECT datname FROM pg_database ORDER BY 1")
-    return [row["datname"] for row in rows if row["datname"].startswith(f"{project.database.name}_{kind}")]
-
-
-def ours(project):
-    """The program's sessions in the project's database and those beside it."""
-    return of_server(project, SQL_OURS, [project.database.name])
-
-
-def wait_until_dumping(project):
-    """Wait until pg_dump asks for the sequence, which the test holds."""
-    wait_until(
-        lambda: [row for row in ours(project) if row["query"].startswith("SELECT last_value")],
-        WAIT,
-        lambda: f"{ours(project)}",
-    )
-
-
-def wait_until_ended(project):
-    wait_until(lambda: not ours(project), SECONDS, lambda: f"still there: {ours(project)}")
-
-
-@pytest.fixture
-def ready(new_project):
-    """ready(server) -> a Project whose database has changed since its backup; what its restores leave is dropped."""
-    made = []
-
-    def make(server, *options):
-        project = new_project(server)
-        project.database.admin(FILL)
-        project.run("backup", *options).ok()
-        project.database.admin("INSERT INTO u VALUES (11)")
-        made.append(project)
-        return project
-
-    yield make
-    for project in made:
-        project.database.server.cluster.ensure_running()
-        for name in beside(project):
-            project.database.server.drop_database(name)
-
-
-def check_present(project, rows=11):
-    """The database serves, and is the one that was there (11 rows) or the backup (10)."""
-    assert project.database.admin("SELECT count(*) AS n FROM t")[0]["n"] == ROWS
-    assert project.database.admin("SELECT count(*) AS n FROM u")[0]["n"] == rows
-    project.database.admin("CREATE TABLE written (); DROP TABLE written")
-
-
-def check_next(project, left):
-    """The next restore works and names what is left, which --clean removes."""
-    outcome = project.run("restore", "--force", "--no-safety-backup").ok()
-    assert all(name in outcome.err for name in left), repr(outcome)
-    check_present(project, 10)
-    project.run("restore", "--clean", "--force").ok()
-    assert beside(project) == []
-
-
-@contextlib.contextmanager
-def held(project, phase, *options):
-    """A restore that waits in its `phase`; gives the process."""
-    with project.database.server.cluster.connect(application_name=f"gate_{phase}") as gate:
-        process = project.start("restore", "--force", "--no-safety-backup", *options)
-        pattern = [PHASES[phase], project.database.name]
-        wait_until(
-            lambda: gate.execute(SQL_WAITS, pattern).fetchone() or process.poll() is not None,
-            WAIT,
-            lambda: f"{ours(project)}",
-        )
-        assert process.poll() is None, repr(outcome_of(process))
-        yield process
 
 
 # kill -9.
@@ -476,14 +384,6 @@ def test_ended_server_process(ready, name):
     check_present(project)
 
 
-@pytest.fixture(scope="module")
-def own_container(bed):
-    """A container that only these tests stop."""
-    cluster = or_gap(bed.new_container, 15)
-    yield cluster
-    cluster.close()
-
-
 @pytest.mark.parametrize("end", ["stop", "kill"])
 @pytest.mark.parametrize("phase", PHASES)
 def test_stopped_container(ready, own_container, phase, end):
@@ -529,29 +429,6 @@ def test_stopped_container_in_the_safety_backup(ready, own_container, end, optio
 def own_plain(new_plain):
     """A Server of the test's own, whose processes may be killed."""
     return Server("url-psql", new_plain())
-
-
-@contextlib.contextmanager
-def held_in_the_swap(project, *words, **options):
-    """A command whose swap waits for a lock on the database, which it has closed; gives (process, the swap's pid)."""
-    cluster, name = project.database.server.cluster, project.database.name
-    holder, watching = cluster.connect(), cluster.connect()
-    try:
-        holder.execute(psycopg.sql.SQL("BEGIN; COMMENT ON DATABASE {} IS 'held'").format(psycopg.sql.Identifier(name)))
-        process = project.start("restore", *words, "--force", **options)
-        find = (
-            "SELECT l.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-            "WHERE NOT l.granted AND l.locktype = 'object' AND a.application_name LIKE 'nself-db%'"
-        )
-        wait_until(
-            lambda: watching.execute(find).fetchone() or process.poll() is not None, WAIT, lambda: f"{ours(project)}"
-        )
-        assert process.poll() is None, repr(outcome_of(process))
-        assert not watching.execute(SQL_OPEN, [name]).fetchone()
-        yield process, watching.execute(find).fetchone()["pid"]
-    finally:
-        holder.close()
-        watching.close()
 
 
 def crash_in_the_swap(project, *words):
@@ -762,50 +639,3 @@ def test_what_is_set_and_granted_during_the_load_is_kept(ready):
         assert {**after, "grants": {*after["grants"].split()}} == {**before, "grants": {*before["grants"].split()}}
     finally:
         of_server(project, f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP ROLE {role}")
-
-
-def test_forty_clients_write_while_the_databases_swap(ready):
-    project = ready("plain-psql")
-    stop, lock = threading.Event(), threading.Lock()
-    errors, acknowledged = [], []
-    connect = project.database.server.cluster.connect
-
-    def write(number):
-        count = 0
-        while not stop.is_set():
-            try:
-                with connect(project.database.name) as connection:
-                    while not stop.is_set():
-                        count += 1
-                        row = connection.execute(
-                            "INSERT INTO u SELECT %s RETURNING (SELECT oid FROM pg_database "
-                            "WHERE datname = current_database()) AS oid", [1000 + number * 100000 + count],
-                        ).fetchone()  # fmt: skip
-                        with lock:
-                            acknowledged.append((row["oid"], 1000 + number * 100000 + count))
-                        time.sleep(0.002)
-            except psycopg.Error as error:
-                with lock:
-                    errors.append(error)
-                time.sleep(0.02)
-
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(40)]
-    for thread in threads:
-        thread.start()
-    try:
-        outcome = project.run("restore", "--force", "--no-safety-backup")
-        time.sleep(1)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    outcome.ok()
-    assert errors and all(isinstance(error, psycopg.OperationalError) for error in errors)
-    (aside,) = beside(project, "before")
-    oids = {row["datname"]: row["oid"] for row in of_server(project, "SELECT oid, datname FROM pg_database")}
-    for name in (aside, project.database.name):
-        wanted = {value for oid, value in acknowledged if oid == oids[name]}
-        found = {row["i"] for row in project.database.server.cluster.admin("SELECT i FROM u", name)}
-        assert wanted and wanted <= found
-    assert {oid for oid, _ in acknowledged} == {oids[aside], oids[project.database.name]}
-    assert os.path.isdir(project.root / ".nself-backups")
