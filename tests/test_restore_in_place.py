@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from bed.local_processes import wait_until
 from test_restore import CATALOGUE, backup, count, databases, drop_beside, filled
 
 from nself_core.backups import clearing
@@ -264,14 +265,40 @@ def test_while_a_migration_runs_it_is_refused(plain_filled):
     assert (outcome.code, "migration lock" in outcome.err) == (4, True), repr(outcome)
 
 
-def test_a_subscription_is_refused(plain_filled):
+MAKE_SUBSCRIPTION = "CREATE SUBSCRIPTION \"S '1\" CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false)"
+DROP_SUBSCRIPTION = "ALTER SUBSCRIPTION \"S '1\" SET (slot_name = NONE); DROP SUBSCRIPTION \"S '1\""
+
+
+@pytest.mark.parametrize("options", [["--force"], ["--dry-run"], []], ids=str)
+def test_a_subscription_is_refused_in_the_plan(plain_filled, options):
+    """Switched off as it is: before anybody is asked, and before the safety backup."""
     backup(plain_filled)
-    plain_filled.database.admin("CREATE SUBSCRIPTION sub CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false)")
+    plain_filled.database.admin(MAKE_SUBSCRIPTION)
     try:
-        outcome = plain_filled.run("restore", "--in-place", "--force", "--no-safety-backup")
+        outcome = plain_filled.run("restore", "--in-place", *options, "--json")
     finally:
-        plain_filled.database.admin("ALTER SUBSCRIPTION sub SET (slot_name = NONE); DROP SUBSCRIPTION sub")
-    assert (outcome.code, "subscription" in outcome.err) == (1, True), repr(outcome)
+        plain_filled.database.admin(DROP_SUBSCRIPTION)
+    error = outcome.json()["error"]
+    assert (outcome.code, error["code"]) == (4, "refused"), repr(outcome)
+    assert "has a subscription (S '1)" in error["message"] and "DROP SUBSCRIPTION" in error["hint"]
+    assert len(os.listdir(plain_filled.root / ".nself-backups")) == 2
+
+
+def test_a_subscription_that_is_made_meanwhile_is_refused_by_the_transaction(plain_filled):
+    backup(plain_filled)
+    plain_filled.database.admin("CREATE SEQUENCE held")
+    before = state(plain_filled)
+    with plain_filled.database.connect() as holder:
+        holder.execute("BEGIN; ALTER SEQUENCE held RENAME TO other")
+        process = plain_filled.start("restore", "--in-place", "--force")
+        dumping = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT last_value%' AND wait_event_type = 'Lock'"
+        wait_until(lambda: plain_filled.database.admin(dumping) or process.poll() is not None, 60)
+        plain_filled.database.admin(MAKE_SUBSCRIPTION)
+        holder.execute("ROLLBACK")
+        out, err = process.communicate(timeout=120)
+    plain_filled.database.admin(DROP_SUBSCRIPTION)
+    assert process.returncode == 1 and "subscription" in err and "nothing was changed" in err, out + err
+    assert state(plain_filled) == before
 
 
 def test_what_is_written_until_the_lock_is_in_the_safety_backup(plain_filled):
