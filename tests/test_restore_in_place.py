@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 
@@ -10,7 +11,8 @@ import pytest
 from bed.local_processes import wait_until
 from test_restore import CATALOGUE, backup, count, databases, drop_beside, filled
 
-from nself_core.backups import clearing
+from nself_core.backups import clearing, in_place
+from nself_core.failures import LockHeld
 
 
 @pytest.fixture
@@ -244,6 +246,64 @@ def test_timeouts_of_the_role_do_not_end_it(plain_filled):
     finally:
         plain_filled.database.admin(f'ALTER DATABASE "{name}" RESET ALL')
     assert count(plain_filled) == 500
+
+
+# A psql that comes only when it is told to.
+LATE_PSQL = """#!/bin/sh
+: >"{folder}/started"
+until [ -e "{folder}/go" ]; do sleep 0.05; done
+exec {psql} "$@"
+"""
+LOOKS = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%%pg_locks%%' AND pid <> pg_backend_pid() AND query_start > %s"
+
+
+def test_sessions_of_its_name_that_come_and_go_are_not_taken_for_its_transaction(plain_filled, tmp_path):
+    """While the transaction's own is not there yet; whoever counted them would wait for ever afterwards."""
+    backup(plain_filled)
+    plain_filled.database.admin("DELETE FROM ONLY parent")
+    psql = tmp_path / "psql"
+    psql.write_text(LATE_PSQL.format(folder=tmp_path, psql=shutil.which("psql")), encoding="utf-8")
+    psql.chmod(0o755)
+    env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "NSELF_DB_DRIVER": "psycopg"}
+
+    def wait_until_it_looks():
+        now = plain_filled.database.admin("SELECT clock_timestamp() AS now")[0]["now"]
+        wait_until(lambda: plain_filled.database.admin(LOOKS, [now]) or process.poll() is not None, 60)
+
+    with plain_filled.database.connect(application_name="nself-db restore"):
+        process = plain_filled.start("restore", "--in-place", "--force", "--no-safety-backup", env=env)
+        wait_until(lambda: (tmp_path / "started").exists() or process.poll() is not None, 60)
+        wait_until_it_looks()
+    others = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'nself-db restore'"
+    wait_until(lambda: plain_filled.database.admin(others)[0]["n"] < 2, 60)
+    wait_until_it_looks()
+    (tmp_path / "go").touch()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    assert count(plain_filled) == 500
+
+
+def test_a_psql_that_never_comes_to_the_server_is_noticed_at_once(plain_filled, tmp_path):
+    backup(plain_filled)
+    before = state(plain_filled)
+    env = {"TMPDIR": str(tmp_path / "nowhere")}  # where the shell beside psql wants a folder
+    outcome = plain_filled.run("restore", "--in-place", "--force", env=env)
+    assert outcome.code == 2 and "nowhere" in outcome.err, repr(outcome)
+    assert state(plain_filled) == before
+
+
+def test_a_transaction_that_does_not_come_to_the_gate_is_not_waited_for_for_ever(monkeypatch):
+    class Database:
+        answers = [False, False, True]
+
+        def rows(self, sql):
+            return [{"waits": self.answers.pop(0)}]
+
+    assert list(in_place._until_at_gate(Database(), 4)) == [None, None]
+    monkeypatch.setattr(in_place, "GATE_SECONDS", -1)
+    Database.answers = [False]
+    with pytest.raises(LockHeld, match="nothing was changed"):
+        list(in_place._until_at_gate(Database(), 4))
 
 
 def test_a_reader_in_a_transaction_is_ended(plain_filled):
