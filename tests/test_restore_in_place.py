@@ -254,7 +254,9 @@ LATE_PSQL = """#!/bin/sh
 until [ -e "{folder}/go" ]; do sleep 0.05; done
 exec {psql} "$@"
 """
-LOOKS = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%%pg_locks%%' AND pid <> pg_backend_pid() AND query_start > %s"
+LOOKS = """
+SELECT 1 FROM pg_stat_activity WHERE query LIKE '%%pg_locks%%' AND pid <> pg_backend_pid() AND query_start > %s
+"""
 
 
 def test_sessions_of_its_name_that_come_and_go_are_not_taken_for_its_transaction(plain_filled, tmp_path):
@@ -270,14 +272,16 @@ def test_sessions_of_its_name_that_come_and_go_are_not_taken_for_its_transaction
         now = plain_filled.database.admin("SELECT clock_timestamp() AS now")[0]["now"]
         wait_until(lambda: plain_filled.database.admin(LOOKS, [now]) or process.poll() is not None, 60)
 
-    with plain_filled.database.connect(application_name="nself-db restore"):
-        process = plain_filled.start("restore", "--in-place", "--force", "--no-safety-backup", env=env)
-        wait_until(lambda: (tmp_path / "started").exists() or process.poll() is not None, 60)
+    try:
+        with plain_filled.database.connect(application_name="nself-db restore"):
+            process = plain_filled.start("restore", "--in-place", "--force", "--no-safety-backup", env=env)
+            wait_until(lambda: (tmp_path / "started").exists() or process.poll() is not None, 60)
+            wait_until_it_looks()
+        others = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'nself-db restore'"
+        wait_until(lambda: plain_filled.database.admin(others)[0]["n"] < 2, 60)
         wait_until_it_looks()
-    others = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'nself-db restore'"
-    wait_until(lambda: plain_filled.database.admin(others)[0]["n"] < 2, 60)
-    wait_until_it_looks()
-    (tmp_path / "go").touch()
+    finally:
+        (tmp_path / "go").touch()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
     assert count(plain_filled) == 500

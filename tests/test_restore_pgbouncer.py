@@ -138,9 +138,8 @@ def test_no_pooler_there_is_a_warning(ready):
 def is_paused(bouncer, name):
     """Whether the pooler says that a database is paused, or about to be."""
     with psycopg.connect(bouncer.url("pgbouncer"), autocommit=True, cursor_factory=psycopg.ClientCursor) as console:
-        cursor = console.execute("SHOW DATABASES")
-        at = [column.name for column in cursor.description].index("paused")
-        return [row[at] for row in cursor if row[0] == name] == [1]
+        rows = console.cursor(row_factory=psycopg.rows.dict_row).execute("SHOW DATABASES")
+        return [row["paused"] for row in rows if row["name"] == name] == [1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -82,13 +82,13 @@ def test_in_place_the_sql_that_is_shown_locks_clears_and_compares(plain_filled):
     """Only with another session's leave; and where no dump was loaded, what compares refuses."""
     backup(plain_filled)
     _, (begin, clear, end), _ = shown(plain_filled, "--in-place", "--no-safety-backup")
-    leave = re.search(r"l\.classid = (\d+) AND l\.objid = (\d+)", clear).groups()
+    ((key, number),) = re.findall(r"l\.classid = (\d+) AND l\.objid = (\d+)", clear)
     with plain_filled.database.connect() as other, plain_filled.database.connect() as connection:
         connection.execute(begin)
         with pytest.raises(psycopg.errors.RaiseException, match="has ended"):
             connection.execute(clear)
         connection.execute("ROLLBACK")
-        other.execute(f"SELECT pg_advisory_lock({', '.join(leave)})")
+        other.execute(f"SELECT pg_advisory_lock({key}, {number})")
         connection.execute(begin)
         connection.execute(clear)
         assert connection.execute("SELECT to_regclass('parent') AS there").fetchone() == {"there": None}

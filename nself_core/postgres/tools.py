@@ -66,10 +66,12 @@ wait "$child"; code=$?
 echo "nself-exit $code" >&2; exit $code
 """
 # A dump's text between two of ours, all into one psql: it commits what it is told to commit at the end, and what goes
-# wrong before keeps that end from it.
+# wrong before keeps that end from it. What tells of that is made at the beginning, and renamed or taken away when it is
+# done: on a disk that is full by then nothing could be made.
 JOINED = """
 size=$1 how=$2 before=$3 after=$4 lines=$5 reader=$6; shift 6; trap '' PIPE
 folder=$(mktemp -d) || exit 1; trap 'rm -rf "$folder"' EXIT
+echo 1 >"$folder/unread" && : >"$folder/unsaid" && : >"$folder/undone" || exit 1
 exec 3<&0; dump=$how
 case $how in pipe | folder) dump=$folder/dump; mkfifo "$dump" || exit ;; esac
 read_dump() {
@@ -78,13 +80,12 @@ read_dump() {
     *,pipe) "$reader" --file=- <"$dump" ;;
     *,folder) mkdir "$folder/files" && tar -C "$folder/files" -xf - <"$dump" && "$reader" --file=- "$folder/files" ;;
     *) "$reader" --file=- "$dump" ;;
-    esac || echo $? >"$folder/failed"
+    esac && mv "$folder/unread" "$folder/read" || echo $? >"$folder/unread"
 }
 {
     printf '%s' "$before"
-    read_dump | sed "$lines"
-    [ -e "$folder/failed" ] || printf '%s' "$after"
-    : >"$folder/done"
+    read_dump | sed "$lines" && [ -e "$folder/read" ] && printf '%s' "$after" && mv "$folder/unsaid" "$folder/said"
+    rm "$folder/undone"
 } 3<&- </dev/null | "$@" 3<&- &
 child=$!
 (
@@ -98,9 +99,9 @@ exec 3<&-
 wait "$child"; code=$?
 { kill "$guard"; wait "$guard"; } 2>/dev/null
 # Whoever opens the pipe only now would wait for ever for one who writes.
-until [ -e "$folder/done" ]; do [ ! -p "$dump" ] || : <>"$dump"; sleep 0.1; done
+while [ -e "$folder/undone" ]; do [ ! -p "$dump" ] || : <>"$dump"; sleep 0.1; done
 wait
-[ $code -ne 0 ] || [ ! -e "$folder/failed" ] || code=$(cat "$folder/failed")
+if [ $code -eq 0 ] && [ ! -e "$folder/said" ]; then code=$(cat "$folder/unread" 2>/dev/null); code=${code:-1}; fi
 echo "nself-exit $code" >&2; exit $code
 """
 PIPE, FILE, FOLDER = "pipe", "file", "folder"

@@ -23,6 +23,7 @@ from bed.servers import Server
 
 from nself_core.backups import exchange
 from nself_core.failures import Interrupted, Unreachable
+from nself_core.postgres import tools
 
 from .conftest import or_gap
 from .test_full_disk import check_words, fill
@@ -487,10 +488,11 @@ def test_a_signal_while_the_swap_waits_for_sessions_to_end(ready, number):
             closed = f"{SQL_OPEN.partition(' AND ')[0]} AND NOT datallowconn"
             wait_until(lambda: of_server(project, closed, [project.database.name]), 2 * WAIT)
             process.send_signal(number)
-            outcome = outcome_of(process)
+            wait_until(lambda: of_server(project, SQL_OPEN, [project.database.name]), WAIT)
             check_present(project)
         finally:
-            cluster.kill_backend(pid, signal.SIGCONT)
+            cluster.kill_backend(pid, signal.SIGCONT)  # without which the server could not drop the new database
+        outcome = outcome_of(process)
     assert outcome.code == 130 and "stays as it was" in outcome.err, repr(outcome)
     assert beside(project) == []
 
@@ -790,6 +792,35 @@ def test_a_disk_without_room_is_seen_before_anything_is_done(ready, small_server
     assert beside(project) == []
     assert len(list((project.root / ".nself-backups").glob("*.dump"))) == 2
     check_present(project, 12)
+
+
+# Named as pg_restore is, it reads a part and then fails; from then on no file can be made where it runs.
+READER = """#!/bin/sh
+echo 'a part of the dump'
+while true >"$TMPDIR/more$((number += 1))"; do :; done 2>/dev/null
+exit {code}
+"""
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_in_place_nothing_is_committed_of_a_dump_whose_reader_fails_on_a_full_disk(small_disk, tmp_path, code):
+    """Nor is the end waited for for ever. The program in psql's place tells what it was given."""
+    folder = small_disk(1)
+    subprocess.run(["mount", "-o", "remount,nr_inodes=20", folder], check=True)
+    reader = tmp_path / "reader"
+    reader.write_text(READER.format(code=code), encoding="utf-8")
+    reader.chmod(0o755)
+    shell = ["sh", "-c", tools.JOINED, "sh", "0", "/dev/null", "BEGIN\n", "COMMIT\n", "", str(reader), "cat"]
+    command = tools.Command("psql", shell, {**os.environ, "TMPDIR": str(folder)}, False, True)
+    told = []
+    if code:
+        with pytest.raises(tools.ToolFailed) as failed:
+            tools.stream(command, told.append)
+        assert failed.value.code == code
+    else:
+        tools.stream(command, told.append)
+    assert b"".join(told) == b"BEGIN\na part of the dump\n" + (b"" if code else b"COMMIT\n")
+    assert not [name for name in os.listdir(folder) if not name.startswith("more")]
 
 
 def test_our_disk_is_full(ready, small_disk):
