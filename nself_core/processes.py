@@ -313,6 +313,38 @@ class Undisturbed:
             self._signal.signal(number, handler)
 
 
+class Heeded:
+    """While it lasts, signals that would end us do not: each calls `act`, a function, where there is one.
+
+    `told` says whether one came. What is called must raise nothing: it may stand between any two steps of a work.
+    """
+
+    def __init__(self):
+        self.told = False
+        self.act = None
+        self._before = {}
+
+    def __enter__(self):
+        import signal
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._heard)
+        return self
+
+    def __exit__(self, *_):
+        import signal
+
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _heard(self, *_):
+        self.told = True
+        act, self.act = self.act, None  # who presses the keys again does not have it done within itself
+        if act:
+            act()
+        self.act = act
+
+
 class _Passing:
     """While it lasts, signals that would end us are passed on to a child.
 

@@ -192,13 +192,44 @@ def test_into_an_object_store_and_back(bare, storage):
 
 
 @IN_A_CONTAINER
-def test_a_plain_backup_in_place(bare):
+@pytest.mark.parametrize("options", ["custom", "directory", "plain", "plain --compress 3", "custom psql"])
+def test_in_place(bare, options):
+    form, *more = options.split()
+    if more == ["psql"]:
+        bare.change(NSELF_DB_DRIVER=more.pop())
     filled(bare)
     before = bare.database.admin(CATALOGUE)
-    bare.run("backup", "--format", "plain").ok()
+    bare.run("backup", "--format", form, *more).ok()
     bare.database.admin("DROP TABLE parent CASCADE")
-    bare.run("restore", "--in-place", "--force", "--no-safety-backup").ok()
+    safety = [] if form == "custom" else ["--no-safety-backup"]
+    bare.run("restore", "--in-place", "--force", *safety).ok()
     assert bare.database.admin(CATALOGUE) == before
+    assert bare.cluster.run("sh", "-c", "ls /tmp").split() == []
+
+
+@IN_A_CONTAINER
+def test_what_fails_in_place_changes_nothing(bare):
+    filled(bare)
+    bare.database.admin("CREATE ROLE gone_owner; ALTER TABLE parts OWNER TO gone_owner")
+    try:
+        data = bare.run("backup", "--compress", "0", "--json").ok().json()["data"]
+    finally:
+        bare.database.admin("REASSIGN OWNED BY gone_owner TO CURRENT_USER; DROP ROLE gone_owner")
+    before = bare.database.admin(CATALOGUE)
+    words = ("restore", "--in-place", "--force", "--no-safety-backup")
+    outcome = bare.run(*words)
+    assert outcome.code == 1 and "gone_owner" in outcome.err and "nothing was changed" in outcome.err, repr(outcome)
+    wrong = bare.cluster.url(bare.database.name, password="wr0ng-guess")
+    outcome = bare.run(*words, env={"NSELF_DB_URL": wrong})
+    assert outcome.code == 3 and "wr0ng-guess" not in outcome.err + outcome.out, repr(outcome)
+    outcome = bare.run(*words, env={"NSELF_DB_CONTAINER": "nowhere_postgres"})
+    assert outcome.code == 2 and "there is no container nowhere_postgres" in outcome.err, repr(outcome)
+    path = bare.root / data["file"]
+    path.write_bytes(path.read_bytes()[:-100])
+    outcome = bare.run(*words)
+    assert outcome.code == 1 and "damaged" in outcome.err, repr(outcome)
+    assert bare.database.admin(CATALOGUE) == before
+    assert bare.cluster.run("sh", "-c", "ls /tmp").split() == []
 
 
 # The shell.

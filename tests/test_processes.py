@@ -179,6 +179,24 @@ def replaced(*argv, **options):
     )
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_heeded_has_something_done_and_ends_nothing(number):
+    before, done = signal.getsignal(number), []
+
+    def act():
+        done.append(number)
+        if len(done) < 3:
+            os.kill(os.getpid(), number)  # once more, while the first is being seen to
+
+    with processes.Heeded() as heeded:
+        os.kill(os.getpid(), number)
+        assert heeded.told and done == []
+        heeded.act = act
+        os.kill(os.getpid(), number)
+        assert done == [number] and heeded.act is act
+    assert signal.getsignal(number) is before
+
+
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137), ("kill -15 $$", 143)])
 def test_an_interactive_programs_exit_code(script, code):
     out, err = replaced("sh", "-c", script).communicate(timeout=20)

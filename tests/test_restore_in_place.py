@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 
 import pytest
+from bed.local_processes import wait_until
 from test_restore import CATALOGUE, backup, count, databases, drop_beside, filled
 
-from nself_core.backups import clearing
+from nself_core.backups import clearing, in_place
+from nself_core.failures import LockHeld
 
 
 @pytest.fixture
@@ -245,6 +248,68 @@ def test_timeouts_of_the_role_do_not_end_it(plain_filled):
     assert count(plain_filled) == 500
 
 
+# A psql that comes only when it is told to.
+LATE_PSQL = """#!/bin/sh
+: >"{folder}/started"
+until [ -e "{folder}/go" ]; do sleep 0.05; done
+exec {psql} "$@"
+"""
+LOOKS = """
+SELECT 1 FROM pg_stat_activity WHERE query LIKE '%%pg_locks%%' AND pid <> pg_backend_pid() AND query_start > %s
+"""
+
+
+def test_sessions_of_its_name_that_come_and_go_are_not_taken_for_its_transaction(plain_filled, tmp_path):
+    """While the transaction's own is not there yet; whoever counted them would wait for ever afterwards."""
+    backup(plain_filled)
+    plain_filled.database.admin("DELETE FROM ONLY parent")
+    psql = tmp_path / "psql"
+    psql.write_text(LATE_PSQL.format(folder=tmp_path, psql=shutil.which("psql")), encoding="utf-8")
+    psql.chmod(0o755)
+    env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "NSELF_DB_DRIVER": "psycopg"}
+
+    def wait_until_it_looks():
+        now = plain_filled.database.admin("SELECT clock_timestamp() AS now")[0]["now"]
+        wait_until(lambda: plain_filled.database.admin(LOOKS, [now]) or process.poll() is not None, 60)
+
+    try:
+        with plain_filled.database.connect(application_name="nself-db restore"):
+            process = plain_filled.start("restore", "--in-place", "--force", "--no-safety-backup", env=env)
+            wait_until(lambda: (tmp_path / "started").exists() or process.poll() is not None, 60)
+            wait_until_it_looks()
+        others = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'nself-db restore'"
+        wait_until(lambda: plain_filled.database.admin(others)[0]["n"] < 2, 60)
+        wait_until_it_looks()
+    finally:
+        (tmp_path / "go").touch()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    assert count(plain_filled) == 500
+
+
+def test_a_psql_that_never_comes_to_the_server_is_noticed_at_once(plain_filled, tmp_path):
+    backup(plain_filled)
+    before = state(plain_filled)
+    env = {"TMPDIR": str(tmp_path / "nowhere")}  # where the shell beside psql wants a folder
+    outcome = plain_filled.run("restore", "--in-place", "--force", env=env)
+    assert outcome.code == 2 and "nowhere" in outcome.err, repr(outcome)
+    assert state(plain_filled) == before
+
+
+def test_a_transaction_that_does_not_come_to_the_gate_is_not_waited_for_for_ever(monkeypatch):
+    class Database:
+        answers = [False, False, True]
+
+        def rows(self, sql):
+            return [{"waits": self.answers.pop(0)}]
+
+    assert list(in_place._until_at_gate(Database(), 4)) == [None, None]
+    monkeypatch.setattr(in_place, "GATE_SECONDS", -1)
+    Database.answers = [False]
+    with pytest.raises(LockHeld, match="nothing was changed"):
+        list(in_place._until_at_gate(Database(), 4))
+
+
 def test_a_reader_in_a_transaction_is_ended(plain_filled):
     backup(plain_filled)
     plain_filled.database.admin("DELETE FROM ONLY parent")
@@ -264,14 +329,40 @@ def test_while_a_migration_runs_it_is_refused(plain_filled):
     assert (outcome.code, "migration lock" in outcome.err) == (4, True), repr(outcome)
 
 
-def test_a_subscription_is_refused(plain_filled):
+MAKE_SUBSCRIPTION = "CREATE SUBSCRIPTION \"S '1\" CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false)"
+DROP_SUBSCRIPTION = "ALTER SUBSCRIPTION \"S '1\" SET (slot_name = NONE); DROP SUBSCRIPTION \"S '1\""
+
+
+@pytest.mark.parametrize("options", [["--force"], ["--dry-run"], []], ids=str)
+def test_a_subscription_is_refused_in_the_plan(plain_filled, options):
+    """Switched off as it is: before anybody is asked, and before the safety backup."""
     backup(plain_filled)
-    plain_filled.database.admin("CREATE SUBSCRIPTION sub CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false)")
+    plain_filled.database.admin(MAKE_SUBSCRIPTION)
     try:
-        outcome = plain_filled.run("restore", "--in-place", "--force", "--no-safety-backup")
+        outcome = plain_filled.run("restore", "--in-place", *options, "--json")
     finally:
-        plain_filled.database.admin("ALTER SUBSCRIPTION sub SET (slot_name = NONE); DROP SUBSCRIPTION sub")
-    assert (outcome.code, "subscription" in outcome.err) == (1, True), repr(outcome)
+        plain_filled.database.admin(DROP_SUBSCRIPTION)
+    error = outcome.json()["error"]
+    assert (outcome.code, error["code"]) == (4, "refused"), repr(outcome)
+    assert "has a subscription (S '1)" in error["message"] and "DROP SUBSCRIPTION" in error["hint"]
+    assert len(os.listdir(plain_filled.root / ".nself-backups")) == 2
+
+
+def test_a_subscription_that_is_made_meanwhile_is_refused_by_the_transaction(plain_filled):
+    backup(plain_filled)
+    plain_filled.database.admin("CREATE SEQUENCE held")
+    before = state(plain_filled)
+    with plain_filled.database.connect() as holder:
+        holder.execute("BEGIN; ALTER SEQUENCE held RENAME TO other")
+        process = plain_filled.start("restore", "--in-place", "--force")
+        dumping = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT last_value%' AND wait_event_type = 'Lock'"
+        wait_until(lambda: plain_filled.database.admin(dumping) or process.poll() is not None, 60)
+        plain_filled.database.admin(MAKE_SUBSCRIPTION)
+        holder.execute("ROLLBACK")
+        out, err = process.communicate(timeout=120)
+    plain_filled.database.admin(DROP_SUBSCRIPTION)
+    assert process.returncode == 1 and "subscription" in err and "nothing was changed" in err, out + err
+    assert state(plain_filled) == before
 
 
 def test_what_is_written_until_the_lock_is_in_the_safety_backup(plain_filled):

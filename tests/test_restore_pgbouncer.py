@@ -135,6 +135,31 @@ def test_no_pooler_there_is_a_warning(ready):
     assert "pgBouncer was not paused" in outcome.err
 
 
+def is_paused(bouncer, name):
+    """Whether the pooler says that a database is paused, or about to be."""
+    with psycopg.connect(bouncer.url("pgbouncer"), autocommit=True, cursor_factory=psycopg.ClientCursor) as console:
+        rows = console.cursor(row_factory=psycopg.rows.dict_row).execute("SHOW DATABASES")
+        return [row["paused"] for row in rows if row["name"] == name] == [1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_pause_cuts_nobody_off(ready, number):
+    project, bouncer, env = ready()
+    with through(project, bouncer) as connection:
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO t VALUES (1)")
+        process = project.start("restore", "--force", "--no-safety-backup", env=env)
+        name = project.database.name
+        wait_until(lambda: is_paused(bouncer, name) or process.poll() is not None, 60)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130, out + err
+        connection.execute("COMMIT")
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (1,)
+    assert not is_paused(bouncer, project.database.name)
+    assert databases(project) == []
+
+
 @pytest.mark.parametrize("kill", [True, False])
 def test_a_swap_that_fails_or_is_killed_leaves_no_pause(ready, kill):
     project, bouncer, env = ready()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
+import psycopg
 import pytest
 from bed.local_processes import wait_until
 from bed.projects import Project
@@ -56,6 +58,44 @@ def test_verbose_shows_what_drops_and_commits_in_place(plain_filled):
     backup(plain_filled)
     said = plain_filled.run("restore", "--in-place", "--force", "--no-safety-backup", "--verbose").ok().err
     assert said.index("BEGIN ISOLATION LEVEL") < said.index("DROP SCHEMA IF EXISTS") < said.index("\nCOMMIT")
+
+
+def without_gate(text):
+    """A text without the numbers of a run's own gate."""
+    return re.sub(r"(pg_advisory_xact_lock\(\d+, |l\.objid = )\d+", r"\1N", text)
+
+
+def test_in_place_the_sql_that_is_shown_is_what_is_sent(plain_filled):
+    backup(plain_filled)
+    titles, texts, _ = shown(plain_filled, "--in-place")
+    assert [text is not None for text in texts] == [True, False, False, True, True], titles
+    begin, _, _, clear, end = map(without_gate, map(str, texts))
+    assert "LOCK TABLE" in begin and "DROP SCHEMA IF EXISTS" in clear and end.endswith("COMMIT;\nANALYZE;\n")
+    told = without_gate(plain_filled.run("restore", "--in-place", "--dry-run").ok().out)
+    assert begin in told and clear in told and end in told
+    sent = without_gate(plain_filled.run("restore", "--in-place", "--force", "--verbose").ok().err)
+    at = [sent.index(text.rstrip("\n")) for text in (begin, clear, end.removesuffix("ANALYZE;\n"))]
+    assert at == sorted(at) and sent.index("\nANALYZE\n") > at[-1]
+
+
+def test_in_place_the_sql_that_is_shown_locks_clears_and_compares(plain_filled):
+    """Only with another session's leave; and where no dump was loaded, what compares refuses."""
+    backup(plain_filled)
+    _, (begin, clear, end), _ = shown(plain_filled, "--in-place", "--no-safety-backup")
+    ((key, number),) = re.findall(r"l\.classid = (\d+) AND l\.objid = (\d+)", clear)
+    with plain_filled.database.connect() as other, plain_filled.database.connect() as connection:
+        connection.execute(begin)
+        with pytest.raises(psycopg.errors.RaiseException, match="has ended"):
+            connection.execute(clear)
+        connection.execute("ROLLBACK")
+        other.execute(f"SELECT pg_advisory_lock({key}, {number})")
+        connection.execute(begin)
+        connection.execute(clear)
+        assert connection.execute("SELECT to_regclass('parent') AS there").fetchone() == {"there": None}
+        with pytest.raises(psycopg.errors.RaiseException, match="fewer tables"):
+            connection.execute(end.partition("COMMIT")[0])
+        connection.execute("ROLLBACK")
+    assert count(plain_filled) == 500
 
 
 def test_a_setting_that_may_be_a_secret_is_kept_and_never_shown(plain_filled):

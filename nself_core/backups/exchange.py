@@ -11,11 +11,13 @@ import time
 from nself_core.backups import swap
 from nself_core.backups.pooler import Paused
 from nself_core.bookkeeping.proof import LOCK_KEY
-from nself_core.failures import CheckFailed, DatabaseClosed, Failure, LockHeld, Refused, Unreachable
+from nself_core.failures import CheckFailed, DatabaseClosed, Failure, Interrupted, LockHeld, Refused, Unreachable
 from nself_core.output import Report
 from nself_core.plan import Plan, Step
+from nself_core.postgres.database import SQL_PROCESS
 from nself_core.postgres.maintenance import SQL_NO_TIMEOUTS, command_to_open, maintenance_name, sql_open
-from nself_core.processes import Undisturbed
+from nself_core.postgres.session import ConnectionLost, StatementFailed
+from nself_core.processes import Heeded
 
 PATIENCE_SECONDS = 60  # with a server that is being started anew, or that goes on with a swap we have lost sight of
 POLL_SECONDS = 0.5
@@ -30,6 +32,10 @@ SQL_SUBSCRIPTIONS = """
 SELECT s.subname AS name, s.subenabled AS enabled
 FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
 WHERE d.datname = :name ORDER BY s.subname
+"""
+SQL_CANCEL = """
+SELECT pg_catalog.pg_cancel_backend(pid) AS told FROM pg_catalog.pg_stat_activity
+WHERE pid = :pid AND backend_start::pg_catalog.text = :started
 """
 SQL_NOT_OURS = f"""
 SELECT coalesce(pg_catalog.string_agg(DISTINCT a.usename::text, ', '), '') AS roles
@@ -70,25 +76,54 @@ def check_swap(database, name):
 def swap_databases(database, keeper, names, tell):
     """Let two databases change places, and return warnings; where it fails, connections are let in again.
 
-    Signals come too late from here on: the server ends what it was sent, and what came of it is to be told.
+    Raises Interrupted, too, for a signal that comes before the renames are committed: the server, which ends what it
+    was sent also without us, is told to take it back. One that comes later changes nothing.
     Arguments: `names`, the present one's, the new one's, and that under which the present one steps aside.
     """
-    present, warnings = names[0], []
+    present = names[0]
     number = keeper.rows(SQL_NUMBER, name=present)
     if not number:
         raise CheckFailed(f"the database {present} is no longer there")
     database.close()
-    with Undisturbed(), Paused(database, present, tell) as pause:
-        tell(f"swapping {present} and {names[1]}")
-        try:
-            keeper.execute(*swap.sql_swap(*names))
-        except Failure as failure:
-            keeper.close()
-            if not _settle(keeper, names, number, failure.message, tell):
-                failure.message = f"{present} could not be renamed, and stays as it was: {failure.message}"
-                raise
-            warnings.append(f"the swap was done, though its end was not heard of: {failure.message}")
+    with Paused(database, present, tell) as pause, Heeded() as heeded:
+        warnings = _swap(keeper, names, number, heeded, tell)
+        pause.end()  # here, where no signal keeps it from that
     return [*pause.warnings, *warnings]
+
+
+def _swap(keeper, names, number, heeded, tell):
+    """Send the swap, see what comes of it, and return warnings. Argument: `heeded`, the Heeded that is in force."""
+    present = names[0]
+    process = keeper.rows(SQL_PROCESS)[0]
+    heeded.act = lambda: _take_back(keeper, process)
+    if heeded.told:
+        raise Interrupted(f"interrupted; {present} stays as it was")
+    try:
+        tell(f"swapping {present} and {names[1]}")
+        keeper.execute(*swap.sql_swap(*names))
+    except Failure as failure:
+        heeded.act = None
+        keeper.close()
+        if not _settle(keeper, names, number, failure.message, tell):
+            if heeded.told:
+                raise Interrupted(f"interrupted; {present} stays as it was") from None
+            failure.message = f"{present} could not be renamed, and stays as it was: {failure.message}"
+            raise
+        return [f"the swap was done, though its end was not heard of: {failure.message}"]
+    heeded.act = None
+    return ["the interruption came too late: the swap was done"] if heeded.told else []
+
+
+def _take_back(keeper, process):
+    """Have the server cancel the swap that another session is at; it then lets connections in again by itself.
+
+    Argument: `process`, that session's row of SQL_PROCESS. Where the server cannot be told, the swap goes on.
+    """
+    try:
+        with keeper.connect() as session:
+            session.rows(SQL_CANCEL, **process)
+    except (Failure, StatementFailed, ConnectionLost):
+        pass
 
 
 def _settle(keeper, names, number, reason, tell):
@@ -115,7 +150,7 @@ def _settle(keeper, names, number, reason, tell):
                 )
                 failure.hint = f"once the server is there, let connections in again: {command_to_open(present)}"
                 raise
-        tell(f"waiting for the server, to let connections into {present} again")
+        tell(f"waiting for the server, to let connections into {present} again; this cannot be interrupted")
         time.sleep(POLL_SECONDS)
 
 

@@ -7,11 +7,13 @@ that is replaced. What waits, waits for a lock that this program's own session h
 
 from __future__ import annotations
 
+import os
 import time
 from collections import namedtuple
 
 from nself_core.backups import clearing, load
 from nself_core.backups.comparison import SQL_TABLES, compare
+from nself_core.backups.exchange import SQL_SUBSCRIPTIONS
 from nself_core.backups.names import DIRECTORY, PLAIN
 from nself_core.bookkeeping import lock
 from nself_core.bookkeeping.proof import LOCK_KEY, NOTICE_DEATH
@@ -21,12 +23,21 @@ from nself_core.output import Report, duration_text
 from nself_core.plan import Step
 from nself_core.postgres.errors import failure_of, parse_reports
 from nself_core.postgres.maintenance import SQL_NO_TIMEOUTS
-from nself_core.postgres.tools import FOLDER, PIPE, ToolFailed, failure_of_tool, joined_command, stream
+from nself_core.postgres.tools import (
+    FOLDER,
+    PIPE,
+    ToolFailed,
+    failure_of_tool,
+    joined_command,
+    runs_in_container,
+    stream,
+)
 from nself_core.sql.quoting import dollar
 
-# Two advisory locks of this database: at the first the transaction waits, the second says that it may go on.
+# Two advisory locks of this database, whose numbers are a run's own, so that what a killed run may have left cannot be
+# taken for ours: at the gate the transaction waits, the leave says that it may go on.
 KEY = LOCK_KEY & 0x7FFFFFFF
-GATE, LEAVE = 1, 2
+ANALYZE = "ANALYZE"
 LOCK_SECONDS = 5
 GATE_SECONDS = 60  # for the transaction to come to the gate: it has waited for LOCK_SECONDS then, for each table
 
@@ -35,20 +46,12 @@ SELECT r.rolsuper OR (r.rolcreatedb AND pg_catalog.pg_has_role(d.datdba, 'MEMBER
 FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
 WHERE r.rolname = CURRENT_USER AND d.datname = pg_catalog.current_database()
 """
-SQL_SHUT = f"SELECT pg_catalog.pg_try_advisory_lock({KEY}, {GATE}) AS taken"
-SQL_AT_GATE = f"""
-SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {{ours}} AND l.objid = {GATE} AND NOT l.granted) AS waits,
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.datname = pg_catalog.current_database()
-        AND a.application_name = pg_catalog.current_setting('application_name')) > 1 AS lives
-"""
-OURS = (
-    f"l.locktype = 'advisory' AND l.objsubid = 2 AND l.classid = {KEY} AND l.database = "
+# Whether an advisory lock `l` is the one of this database with a number.
+OF_NUMBER = (
+    f"l.locktype = 'advisory' AND l.objsubid = 2 AND l.classid = {KEY} AND l.objid = {{number}} AND l.database = "
     "(SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())"
 )
-SQL_OPEN = (
-    f"SELECT pg_catalog.pg_advisory_lock({KEY}, {LEAVE})",
-    f"SELECT pg_catalog.pg_advisory_unlock({KEY}, {GATE})",
-)
+SQL_AT_GATE = f"SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {OF_NUMBER} AND NOT l.granted) AS waits"
 
 # Whoever waits for a table in this mode makes pg_dump wait behind him, and he himself waits for our transaction.
 SQL_WAITING = """
@@ -60,11 +63,16 @@ WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND NOT l.grant
 # A newer pg_restore's first lines set what a server before 17 does not know.
 NO_TRANSACTION_TIMEOUT = "1,40s/^SET transaction_timeout = 0;$//"
 
-Job = namedtuple("Job", "backup name safety server_version")
+Job = namedtuple("Job", "backup name safety server_version is_fed gate texts")
 Job.__doc__ = """A restore in place.
 
-`backup`, the Backup; `name`, the database; `safety`, the Job of the safety backup, or None; `server_version`, a number.
+`backup`, the Backup; `name`, the database; `safety`, the Job of the safety backup, or None; `server_version`, a number;
+`is_fed`, whether the dump is given to what reads it, which cannot open it itself; `gate`, the number of the gate's
+lock; `texts`, the Texts around the dump.
 """
+
+Texts = namedtuple("Texts", "begin clear end")
+Texts.__doc__ = """SQL for psql: up to the gate, from there to the dump, and behind the dump."""
 
 
 def refuse_beside(database):
@@ -76,7 +84,7 @@ def refuse_beside(database):
         )
 
 
-def steps_of(backup, facts, jobs, safety):
+def steps_of(database, backup, facts, jobs, safety):
     """The Steps of `restore --in-place`. Arguments as of `restore.plan_restore`."""
     if jobs:
         raise UsageFailure("--jobs does not go with --in-place: one transaction is one connection")
@@ -86,14 +94,43 @@ def steps_of(backup, facts, jobs, safety):
             "restore it beside: leave out --in-place",
         )
     name = facts["database"]
-    job = Job(backup, name, safety.steps[0].work if safety else None, facts["server_version"])
-    titles = [
-        f"begin a transaction in {name}, and lock its tables against writing",
-        *([step.title for step in safety.steps] if safety else []),
-        f"end the sessions that have its tables in use, and drop all that a dump of {name} holds",
-        f"load {backup.shown}, compare the number of tables with the manifest's, and commit",
+    _refuse_subscriptions(database, name)
+    gate = 2 * int.from_bytes(os.urandom(3), "big")
+    texts = texts_around(backup.manifest or {}, gate)
+    taken = safety.steps[0].work if safety else None
+    job = Job(backup, name, taken, facts["server_version"], _is_fed(database, backup), gate, texts)
+    works = [
+        (f"begin a transaction in {name}, and lock its tables against writing", texts.begin),
+        *((step.title, None) for step in (safety.steps if safety else ())),
+        (f"end the sessions that have its tables in use, and drop all that a dump of {name} holds", texts.clear),
+        (
+            f"load {backup.shown}, compare the number of tables with the manifest's, commit, and analyze",
+            f"{texts.end}{ANALYZE};\n",
+        ),
     ]
-    return [Step("in place", title, None, "transaction", True, job) for title in titles]
+    return [Step("in place", title, sql, "transaction", True, job) for title, sql in works]
+
+
+def _refuse_subscriptions(database, name):
+    """Raise Refused where the database has a subscription: no transaction can drop it, nor a dump replace it."""
+    found = [row["name"] for row in database.rows(SQL_SUBSCRIPTIONS, name=name)]
+    if found:
+        raise Refused(
+            f"{name} has a subscription ({', '.join(found)}), which cannot be dropped in a transaction; "
+            "nothing was changed",
+            "drop it first (DROP SUBSCRIPTION), and make it anew afterwards",
+        )
+
+
+def _is_fed(database, backup):
+    """Whether the dump is given to what reads it. Raises Unreachable where there is nothing that could."""
+    in_container = runs_in_container(database, "psql", also=_reader_of(backup))
+    return in_container or backup.name.format == PLAIN or backup.name.is_encrypted
+
+
+def _reader_of(backup):
+    """The program that makes text of the dump, None where it is text."""
+    return None if backup.name.format == PLAIN else "pg_restore"
 
 
 def perform(database, job, take, tell):
@@ -104,12 +141,11 @@ def perform(database, job, take, tell):
     begun = time.time()
     lock.take_lock(database, 0, tell)
     refuse_protected(database)
-    database.execute(SQL_NO_TIMEOUTS.format(local="false"))
-    if not database.rows(SQL_SHUT)[0]["taken"]:
-        raise LockHeld(f"another restore of {job.name} is under way", "wait for it to end")
+    database.execute(SQL_NO_TIMEOUTS.format(local="false"), f"SELECT pg_catalog.pg_advisory_lock({KEY}, {job.gate})")
     told: dict = {}
     try:
-        stream(_command(database, job), source=_source(database, job, take, tell, told))
+        size = load.size_of(job.backup) if job.is_fed else 0
+        stream(_command(database, job, size), source=_source(database, job, size, take, tell, told))
     except ToolFailed as failed:
         raise _failure(database, failed) from None
     except KeyboardInterrupt:
@@ -117,34 +153,51 @@ def perform(database, job, take, tell):
     finally:
         database.close()  # and with it its locks
     tell(f"analyzing {job.name}")
-    database.execute(SQL_NO_TIMEOUTS.format(local="false"), "ANALYZE")
+    database.show(ANALYZE)
+    database.execute(SQL_NO_TIMEOUTS.format(local="false"), ANALYZE)
     warnings = compare(database, job.backup.manifest)
     return _report(job, told.get("safety"), time.time() - begun)._replace(warnings=warnings)
 
 
-def _command(database, job):
-    backup = job.backup
-    how, size = backup.path, 0
-    if _is_fed(database, backup):
-        how, size = FOLDER if backup.name.format == DIRECTORY else PIPE, load.size_of(backup)
-    reader = None if backup.name.format == PLAIN else "pg_restore"
+def _command(database, job, size):
+    """The Command of what restores. Argument: `size`, of the dump in bytes, where it is fed."""
+    backup, how = job.backup, job.backup.path
+    if job.is_fed:
+        how = FOLDER if backup.name.format == DIRECTORY else PIPE
     line_filter = NO_TRANSACTION_TIMEOUT if job.server_version < 170000 else ""
-    around = sql_before(backup), sql_after(backup)
-    database.show(*around)
-    return joined_command(database, reader, (size, how), *around, line_filter)
+    before = job.texts.begin + job.texts.clear
+    return joined_command(database, _reader_of(backup), (size, how), before, job.texts.end, line_filter)
 
 
-def _source(database, job, take, tell, told):
-    """The dump's bytes; before the first of them is asked for, the safety backup is taken and the gate opened."""
+def _source(database, job, size, take, tell, told):
+    """The dump's bytes; before the first of them is given, the safety backup is taken and the gate opened."""
     tell(f"locking the tables of {job.name}")
-    if not _come_to_gate(database):
-        return  # it has ended, and says why
+    database.show(job.texts.begin)
+    yield from _until_at_gate(database, job.gate)
     if job.safety:
         told["safety"] = _take_safety(database, job.safety, take).data["file"]
-    database.execute(*SQL_OPEN)
+    database.show(job.texts.clear, job.texts.end)
+    database.execute(
+        f"SELECT pg_catalog.pg_advisory_lock({KEY}, {job.gate + 1})",
+        f"SELECT pg_catalog.pg_advisory_unlock({KEY}, {job.gate})",
+    )
     tell(f"loading {job.backup.shown} into {job.name}")
-    if _is_fed(database, job.backup):
-        yield from load.source_of(job.backup, load.size_of(job.backup))
+    if job.is_fed:
+        yield from load.source_of(job.backup, size)
+
+
+def _until_at_gate(database, gate):
+    """None, which is nothing to read yet, until the transaction holds its locks and waits at the gate.
+
+    Whether it has ended instead, only who runs it can tell: sessions by our name may be others'. Raises LockHeld where
+    it comes to the gate too late.
+    """
+    deadline = time.monotonic() + GATE_SECONDS
+    while not database.rows(SQL_AT_GATE.format(number=gate))[0]["waits"]:
+        if time.monotonic() > deadline:
+            told = "the tables could not be locked; nothing was changed"
+            raise LockHeld(told, "see who uses them: SELECT * FROM pg_locks")
+        yield None
 
 
 def _take_safety(database, safety, take):
@@ -160,30 +213,17 @@ def _take_safety(database, safety, take):
         raise LockHeld(told, "end it, and run it again", excerpt=failure.excerpt) from None
 
 
-def _is_fed(database, backup):
-    """Whether the dump is given to what reads it, which cannot open it itself."""
-    return backup.name.format == PLAIN or backup.name.is_encrypted or database.reach.kind == "container"
+def texts_around(manifest, gate):
+    """The Texts that lock and empty the database, and compare and commit. Argument: `gate`, its lock's number."""
+    return Texts(_joined(_sql_begin(gate)), _joined(_sql_clear(manifest, gate)), _joined(_sql_end(manifest)))
 
 
-def _come_to_gate(database):
-    """Wait until the transaction holds its locks; False where it has ended instead."""
-    deadline, lived = time.monotonic() + GATE_SECONDS, False
-    while time.monotonic() < deadline:
-        state = database.rows(SQL_AT_GATE.format(ours=OURS))[0]
-        if state["waits"]:
-            return True
-        if lived and not state["lives"]:
-            return False
-        lived = state["lives"]
-        time.sleep(0.05)
-    raise LockHeld("the tables could not be locked; nothing was changed", "see who uses them: SELECT * FROM pg_locks")
+def _joined(texts):
+    return "".join(f"{text};\n" for text in texts)
 
 
-def sql_before(backup):
-    """The text that comes before the dump's: locks, waits for the safety backup, and empties the database."""
-    manifest = backup.manifest or {}
-    lost = "the restore that has begun this has ended"
-    texts = (
+def _sql_begin(gate):
+    return (
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
         SQL_NO_TIMEOUTS.format(local="true"),
         f"SELECT {NOTICE_DEATH}",
@@ -191,23 +231,26 @@ def sql_before(backup):
         f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'",
         clearing.sql_lock("EXCLUSIVE"),
         "SET LOCAL lock_timeout = 0",
-        f"SELECT pg_catalog.pg_advisory_xact_lock({KEY}, {GATE})",
-        _sql_refuse(f"NOT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {OURS} AND l.objid = {LEAVE})", lost),
+        f"SELECT pg_catalog.pg_advisory_xact_lock({KEY}, {gate})",
+    )
+
+
+def _sql_clear(manifest, gate):
+    no_leave = f"NOT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {OF_NUMBER.format(number=gate + 1)})"
+    return (
+        _sql_refuse(no_leave, "the restore that has begun this has ended"),
         _sql_refuse(IS_PROTECTED, "this database is protected by now"),
         f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'",
         clearing.sql_lock("ACCESS EXCLUSIVE", ends_others=True),
         clearing.sql_clear(manifest.get("extensions") or ("plpgsql",)),
     )
-    return ";\n".join(texts) + ";\n"
 
 
-def sql_after(backup):
-    """The text that comes behind the dump's: compares, and commits."""
-    manifest = backup.manifest or {}
+def _sql_end(manifest):
     wanted = len(manifest.get("estimated_rows") or ())
     count = f"(SELECT pg_catalog.count(*) FROM ({SQL_TABLES}) present)"
     told = f"what was restored has fewer tables than the manifest''s {wanted}"
-    return ";\n".join((_sql_refuse(f"{count} < {wanted}", told), "COMMIT")) + ";\n"
+    return (_sql_refuse(f"{count} < {wanted}", told), "COMMIT")
 
 
 def _sql_refuse(condition, told):

@@ -98,6 +98,14 @@ class Paused:
 
     def __enter__(self):
         try:
+            self._hold()
+        except BaseException:  # a signal, say: what it has begun is taken back
+            self.end()
+            raise
+        return self
+
+    def _hold(self):
+        try:
             console = console_of(self._database)
             names = names_of(console, self._name) if console else []
             if names:
@@ -105,7 +113,6 @@ class Paused:
                 self._pause(console, names)
         except Failure as failure:
             self.warnings.append(f"pgBouncer was not paused, and its clients were cut off: {failure.message}")
-        return self
 
     def _pause(self, console, names):
         pause, resume = ("\n".join(f"{word} {identifier(name)};" for name in names) for word in ("PAUSE", "RESUME"))
@@ -135,9 +142,16 @@ class Paused:
             self._heard += data
 
     def __exit__(self, *_):
+        self.end()
+
+    def end(self):
+        """Let the clients in again, whatever signals come; once done, it does nothing."""
         if self._child is None:
             return
-        self._child.stdin.close()
-        if self._answer(self._child.stdout, b"nself-resumed ", RESUME_SECONDS) != 0:
-            self.warnings.append(f'pgBouncer may still be paused: give its console RESUME "{self._name}"')
-        processes.kill(self._child)
+        with processes.Undisturbed():
+            child, self._child = self._child, None
+            child.stdin.close()
+            self._tell(f"letting pgBouncer go on with {self._name}; this cannot be interrupted")
+            if self._answer(child.stdout, b"nself-resumed ", RESUME_SECONDS) != 0:
+                self.warnings.append(f'pgBouncer may still be paused: give its console RESUME "{self._name}"')
+            processes.kill(child)

@@ -99,11 +99,12 @@ def plan_restore(database, backup, facts, jobs, safety, inside=False, is_here=Tr
     if not inside:
         in_place.refuse_beside(database)
     name = facts["database"]
+    refuse_full(database, backup, jobs, inside, facts["server_version"])
     warnings = [*check(database, backup, facts, jobs, is_here), *_left_behind(database, name)]
-    refuse_full(database, backup.manifest)
     losses = _losses(database, backup, facts, inside)
     if inside:
-        return Plan(in_place.steps_of(backup, facts, jobs, safety), warnings, loses=losses, asks_everywhere=True)
+        steps = in_place.steps_of(database, backup, facts, jobs, safety)
+        return Plan(steps, warnings, loses=losses, asks_everywhere=True)
     warnings += exchange.check_swap(database, name)
     job = Job(backup, name, jobs, safety.steps[0].work if safety else None, facts["server_version"])
     titles = [step.title for step in safety.steps] if safety else []

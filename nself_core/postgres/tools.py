@@ -66,10 +66,12 @@ wait "$child"; code=$?
 echo "nself-exit $code" >&2; exit $code
 """
 # A dump's text between two of ours, all into one psql: it commits what it is told to commit at the end, and what goes
-# wrong before keeps that end from it.
+# wrong before keeps that end from it. What tells of that is made at the beginning, and renamed or taken away when it is
+# done: on a disk that is full by then nothing could be made.
 JOINED = """
 size=$1 how=$2 before=$3 after=$4 lines=$5 reader=$6; shift 6; trap '' PIPE
 folder=$(mktemp -d) || exit 1; trap 'rm -rf "$folder"' EXIT
+echo 1 >"$folder/unread" && : >"$folder/unsaid" && : >"$folder/undone" || exit 1
 exec 3<&0; dump=$how
 case $how in pipe | folder) dump=$folder/dump; mkfifo "$dump" || exit ;; esac
 read_dump() {
@@ -78,13 +80,12 @@ read_dump() {
     *,pipe) "$reader" --file=- <"$dump" ;;
     *,folder) mkdir "$folder/files" && tar -C "$folder/files" -xf - <"$dump" && "$reader" --file=- "$folder/files" ;;
     *) "$reader" --file=- "$dump" ;;
-    esac || echo $? >"$folder/failed"
+    esac && mv "$folder/unread" "$folder/read" || echo $? >"$folder/unread"
 }
 {
     printf '%s' "$before"
-    read_dump | sed "$lines"
-    [ -e "$folder/failed" ] || printf '%s' "$after"
-    : >"$folder/done"
+    read_dump | sed "$lines" && [ -e "$folder/read" ] && printf '%s' "$after" && mv "$folder/unsaid" "$folder/said"
+    rm "$folder/undone"
 } 3<&- </dev/null | "$@" 3<&- &
 child=$!
 (
@@ -98,9 +99,9 @@ exec 3<&-
 wait "$child"; code=$?
 { kill "$guard"; wait "$guard"; } 2>/dev/null
 # Whoever opens the pipe only now would wait for ever for one who writes.
-until [ -e "$folder/done" ]; do [ ! -p "$dump" ] || : <>"$dump"; sleep 0.1; done
+while [ -e "$folder/undone" ]; do [ ! -p "$dump" ] || : <>"$dump"; sleep 0.1; done
 wait
-[ $code -ne 0 ] || [ ! -e "$folder/failed" ] || code=$(cat "$folder/failed")
+if [ $code -eq 0 ] && [ ! -e "$folder/said" ]; then code=$(cat "$folder/unread" 2>/dev/null); code=${code:-1}; fi
 echo "nself-exit $code" >&2; exit $code
 """
 PIPE, FILE, FOLDER = "pipe", "file", "folder"
@@ -109,6 +110,7 @@ TOLD_PROGRAM = re.compile(r"^nself-program (.*)\n?", re.MULTILINE)
 NO_SUCH_PROGRAM = 127  # a shell's exit code
 SIGNALS = 128  # to which a shell adds the number of the signal that ended a program
 END_SECONDS = 5
+LOOK_SECONDS = 0.05  # between two questions to a source that has nothing to give yet
 INSTALL = "install Postgres' client programs"
 
 Command = namedtuple("Command", "program argv env in_container watched", defaults=(False,))
@@ -171,15 +173,23 @@ def scripted(database, program, script, arguments, server_version):
     return Command(program, argv, start.env, start.in_container, True)
 
 
+def shell_beside(database, program, server_version=None, also=None):
+    """What starts a shell where a client program would run, to be given a script, and its environment.
+
+    Arguments: as of `runs_in_container`. For what is asked once, and ends soon.
+    """
+    start = _start(database, program, server_version, also)
+    return [*start.before, "sh", "-c"], start.env
+
+
 def joined_command(database, reader, fed, before, after, lines):
     """The Command of one psql on the database, which is given `before`, the text of a dump, and `after`.
 
     Arguments: `reader`, "pg_restore" or None for a dump that is text; `fed`, the number of bytes that `stream` will
-    give it and PIPE or FOLDER, or 0 and the path of a dump beside the program; `lines`, what sed does to the text.
+    give it and PIPE or FOLDER, or 0 and the path of a dump on this host, where `runs_in_container` says that the
+    programs are its own; `lines`, what sed does to the text.
     """
     start = _start(database, "psql", None, also=reader)
-    if start.in_container and not (fed[0] or fed[1] in (PIPE, FOLDER)):
-        raise Unreachable("the container's client programs cannot open a dump of this host", INSTALL)
     if reader and not start.in_container:
         reader = offline_command(database, reader, []).argv[0]
     shell = ["sh", "-c", JOINED, "sh", str(fed[0]), fed[1], before, after, lines, reader or ""]
@@ -286,6 +296,7 @@ def _major(path):
 def stream(command, sink=None, source=()):
     """Run a Command to its end, hand what it writes to `sink(bytes)` and give it what `source` yields to read.
 
+    A source that yields None has nothing to give yet: it is asked again in a moment, unless the program has ended.
     Returns what it said on standard error, as text. Raises ToolFailed where it, or the way to it, did not end well.
     """
     child = processes.start(command.argv, command.env)
@@ -324,16 +335,17 @@ def _pump(child, sink, source, stays_open):
     """
     for end in (child.stdin, child.stdout, child.stderr):
         os.set_blocking(end.fileno(), False)
-    words, waiting, feeds = bytearray(), b"", True
+    words, feeds = bytearray(), True
+    waiting: bytes | None = b""
     gathering = _Gathering(child.stdout)
     _enlarge(child.stdin)
     while not (child.stdout.closed and child.stderr.closed):
         if feeds and not waiting and not child.stdin.closed:
-            waiting = next((data for data in source if data), b"")
-            feeds = bool(waiting)
+            waiting = next((data for data in source if data is None or data), b"")
+            feeds = waiting != b""
             if not feeds and not stays_open:
                 child.stdin.close()
-        ready = _ready(child, feeds)
+        ready = _ready(child, feeds, waiting is None)
         if child.stdin in ready:
             waiting = _fed(child.stdin, waiting)
         if child.stdout in ready:
@@ -346,18 +358,19 @@ def _pump(child, sink, source, stays_open):
     return bytes(words)
 
 
-def _ready(child, feeds):
+def _ready(child, feeds, looks_again):
+    """The ends of a child's pipes at which there is something to do; maybe none, where its source is asked again."""
     poll = select.poll()
     ends = {}
     for end, event in (
-        *([(child.stdin, select.POLLOUT)] if feeds else []),
+        *([(child.stdin, select.POLLOUT)] if feeds and not looks_again else []),
         (child.stdout, select.POLLIN),
         (child.stderr, select.POLLIN),
     ):
         if not end.closed:
             ends[end.fileno()] = end
             poll.register(end.fileno(), event)
-    return [ends[number] for number, _ in poll.poll()]
+    return [ends[number] for number, _ in poll.poll(LOOK_SECONDS * 1000 if looks_again else None)]
 
 
 def _fed(stdin, waiting):

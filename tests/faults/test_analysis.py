@@ -7,20 +7,10 @@ import signal
 import pytest
 from bed.local_processes import wait_until
 
-from .test_restore import (
-    SQL_WAITS,
-    WAYS,
-    beside,
-    check_next,
-    check_present,
-    held,
-    of_server,
-    ours,
-    ready,  # noqa: F401 - a fixture
-    wait_until_ended,
-)
+from .restoring import SQL_WAITS, beside, check_next, check_present, held, of_server, ours, wait_until_ended
 from .watch import WAIT, kill_program, outcome_of
 
+WAYS = ("plain-psql", "container-15")
 SESSIONS = 3
 SQL_END = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -34,7 +24,7 @@ TABLES = "".join(
 
 
 @pytest.fixture
-def analyzing(ready):  # noqa: F811
+def analyzing(ready):
     """analyzing(server) -> (a Project, a context whose restore waits with all its sessions in ANALYZE)."""
 
     def make(name):

@@ -281,19 +281,65 @@ def test_a_full_tmp_of_the_container(new_project, small_tmp):
     project.run("backup", "--format", "directory", "--compress", "0", "--verify").ok()
 
 
-@pytest.mark.parametrize("options", [["--jobs", "2"], []], ids=str)
-def test_a_full_tmp_of_the_container_in_a_restore(new_project, small_tmp, options):
-    """A dump for several jobs, and a directory, are copied there."""
-    project = new_project(Server("container", small_tmp))
+def dumped_for_small_tmp(project, small_tmp, is_folder):
+    """A backup that small_tmp has no room for a copy of, and a row that was written since."""
     project.database.admin("CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 100000) i")
-    name = project.database.name
-    if options:
-        project.run("backup", "--compress", "0").ok()
-    else:
-        # By the host's pg_dump, which has room for it.
-        url = {"NSELF_DB_URL": small_tmp.url(name)}
-        project.run("backup", "--format", "directory", "--compress", "0", env=url).ok()
+    # A folder by the host's pg_dump, which has room for it.
+    url = {"NSELF_DB_URL": small_tmp.url(project.database.name), "NSELF_DB_DRIVER": "psycopg"}
+    form = ["--format", "directory"] if is_folder else []
+    project.run("backup", "--compress", "0", *form, env=url if is_folder else {}).ok()
     project.database.admin("INSERT INTO t VALUES (0, 'since')")
+
+
+def check_room_is_told(outcome):
+    assert outcome.code == 2 and "no room in /tmp" in outcome.err, repr(outcome)
+    assert outcome.err.count(" bytes)") == 2 and "Traceback" not in outcome.err
+    assert "make room there" in outcome.err
+
+
+@pytest.mark.parametrize("options", [["--jobs", "2"], [], ["--in-place"]], ids=str)
+def test_a_copy_that_the_container_has_no_room_for_is_seen_before_anything_is_done(new_project, small_tmp, options):
+    project = new_project(Server("container", small_tmp))
+    dumped_for_small_tmp(project, small_tmp, is_folder="--jobs" not in options)
+    there = entries(project)
+    check_room_is_told(project.run("restore", "--force", *options))
+    check_room_is_told(project.run("restore", "--dry-run", *options))
+    assert entries(project) == there
+    assert small_tmp.run("ls", "/tmp") == ""
+    assert project.database.admin("SELECT count(*) AS n FROM t")[0]["n"] == 100001
+    if "--jobs" in options:  # read as it comes, it needs none
+        project.run("restore", "--in-place", "--force", "--no-safety-backup").ok()
+        assert project.database.admin("SELECT count(*) AS n FROM t")[0]["n"] == 100000
+
+
+def test_a_copy_for_the_containers_clients_of_a_url(new_project, small_tmp, tmp_path):
+    from test_container_clients import Bare
+
+    project = new_project(Server("url-psycopg", small_tmp))
+    dumped_for_small_tmp(project, small_tmp, is_folder=True)
+    bare = Bare(project, tmp_path, small_tmp)
+    for options in ([], ["--in-place"]):
+        check_room_is_told(bare.run("restore", "--force", *options))
+    check_room_is_told(bare.run("restore", "--force", "--jobs", "2"))
+    project.run("restore", "--in-place", "--force", "--no-safety-backup").ok()  # with the host's, nothing is copied
+    assert project.database.admin("SELECT count(*) AS n FROM t")[0]["n"] == 100000
+
+
+@pytest.fixture
+def silent_tmp(small_tmp):
+    """small_tmp without its df, so that nothing tells how much room there is."""
+    place = small_tmp.run("sh", "-c", "command -v df").strip()
+    small_tmp.run("mv", place, f"{place}.away")
+    yield small_tmp
+    small_tmp.run("mv", f"{place}.away", place)
+
+
+@pytest.mark.parametrize("options", [["--jobs", "2"], []], ids=str)
+def test_a_full_tmp_of_the_container_in_a_restore(new_project, silent_tmp, options):
+    """A dump for several jobs, and a directory, are copied there."""
+    small_tmp, project = silent_tmp, new_project(Server("container", silent_tmp))
+    name = project.database.name
+    dumped_for_small_tmp(project, small_tmp, is_folder=not options)
     outcome = project.run("restore", "--force", "--no-safety-backup", *options)
     check_words(outcome)
     assert small_tmp.run("ls", "/tmp") == ""

@@ -12,11 +12,16 @@ import signal
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 from bed.local_processes import wait_until
 from bed.servers import Server
+
+from nself_core.backups import exchange
+from nself_core.failures import Interrupted, Unreachable
+from nself_core.postgres import tools
 
 from .restoring import (
     FILL,
@@ -354,21 +359,97 @@ def test_interrupted(ready, name, phase, number):
     check_present(project)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_the_swap_comes_too_late(ready, number):
-    project = ready("plain-psql")
-    with project.database.server.cluster.connect() as holder:
-        with held(project, "analyze") as process:
-            lock = psycopg.sql.SQL("BEGIN; COMMENT ON DATABASE {} IS 'held'")
-            holder.execute(lock.format(psycopg.sql.Identifier(project.database.name)))
-        waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'object'"
-        wait_until(lambda: of_server(project, waits), WAIT, lambda: f"{ours(project)}")
+@pytest.mark.parametrize(
+    ("name", "words", "number"),
+    [
+        ("plain-psql", ["--no-safety-backup"], signal.SIGINT),
+        ("plain-psycopg", ["--no-safety-backup"], signal.SIGTERM),
+        ("container-15", ["--no-safety-backup"], signal.SIGINT),
+        ("container-15", ["--undo"], signal.SIGTERM),
+        ("plain-psql", ["--undo"], signal.SIGHUP),
+    ],
+)
+def test_a_signal_before_the_renames_has_the_swap_taken_back(ready, name, words, number):
+    """While the server waits for what is in its way, which is there until the program has ended."""
+    project = ready(name)
+    if words == ["--undo"]:
+        project.run("restore", "--force", "--no-safety-backup").ok()
+    before = beside(project)
+    with held_in_the_swap(project, *words) as (process, _):
         process.send_signal(number)
-        time.sleep(0.2)  # for it to be heard, if it were
-        holder.execute("ROLLBACK")
-    outcome_of(process).ok()
-    check_present(project, 10)
-    assert len(beside(project, "before")) == 1 and not beside(project, "restore")
+        outcome = outcome_of(process)
+        check_present(project, 10 if before else 11)
+    assert outcome.code == 130 and "stays as it was" in outcome.err, repr(outcome)
+    assert "Traceback" not in outcome.err
+    assert beside(project) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_swap_waits_for_sessions_to_end(ready, number):
+    project = ready("plain-psql")
+    cluster = project.database.server.cluster
+    with project.database.connect() as client:
+        pid = client.execute("SELECT pg_backend_pid() AS pid").fetchone()["pid"]
+        cluster.kill_backend(pid, signal.SIGSTOP)
+        try:
+            process = project.start("restore", "--force", "--no-safety-backup")
+            closed = f"{SQL_OPEN.partition(' AND ')[0]} AND NOT datallowconn"
+            wait_until(lambda: of_server(project, closed, [project.database.name]), 2 * WAIT)
+            process.send_signal(number)
+            wait_until(lambda: of_server(project, SQL_OPEN, [project.database.name]), WAIT)
+            check_present(project)
+        finally:
+            cluster.kill_backend(pid, signal.SIGCONT)  # without which the server could not drop the new database
+        outcome = outcome_of(process)
+    assert outcome.code == 130 and "stays as it was" in outcome.err, repr(outcome)
+    assert beside(project) == []
+
+
+class Keeper:
+    """A database to swap from, in which a signal comes at a question or at the swap; no other session can be had."""
+
+    def __init__(self, moment):
+        self.moment = moment
+        self.sent = []
+        self.known = 0
+
+    def rows(self, sql, **params):
+        if self.moment == "before" and sql is exchange.SQL_PROCESS:
+            os.kill(os.getpid(), signal.SIGINT)
+        return [{"pid": 1, "started": "now"}]
+
+    def execute(self, *texts):
+        self.sent.append(texts)
+        if self.moment == "late":
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def connect(self):
+        self.known += 1
+        raise Unreachable("the server takes no more connections")
+
+
+def swap_with(keeper):
+    database = SimpleNamespace(settings={}, close=lambda: None)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        return exchange.swap_databases(database, keeper, ("shop", "shop_restore_1", "shop_before_1"), lambda text: None)
+    finally:
+        assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_before_the_swap_is_sent_keeps_it_from_that():
+    keeper = Keeper("before")
+    with pytest.raises(Interrupted, match="shop stays as it was"):
+        swap_with(keeper)
+    assert keeper.sent == []
+
+
+def test_a_signal_that_comes_too_late_is_told_with_the_swap_that_is_done():
+    keeper = Keeper("late")
+    assert swap_with(keeper) == ["the interruption came too late: the swap was done"]
+    assert len(keeper.sent) == 1 and keeper.known == 3
+    assert swap_with(Keeper("never")) == []
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -588,6 +669,35 @@ def test_a_disk_without_room_is_seen_before_anything_is_done(ready, small_server
     assert beside(project) == []
     assert len(list((project.root / ".nself-backups").glob("*.dump"))) == 2
     check_present(project, 12)
+
+
+# Named as pg_restore is, it reads a part and then fails; from then on no file can be made where it runs.
+READER = """#!/bin/sh
+echo 'a part of the dump'
+while true >"$TMPDIR/more$((number += 1))"; do :; done 2>/dev/null
+exit {code}
+"""
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_in_place_nothing_is_committed_of_a_dump_whose_reader_fails_on_a_full_disk(small_disk, tmp_path, code):
+    """Nor is the end waited for for ever. The program in psql's place tells what it was given."""
+    folder = small_disk(1)
+    subprocess.run(["mount", "-o", "remount,nr_inodes=20", folder], check=True)
+    reader = tmp_path / "reader"
+    reader.write_text(READER.format(code=code), encoding="utf-8")
+    reader.chmod(0o755)
+    shell = ["sh", "-c", tools.JOINED, "sh", "0", "/dev/null", "BEGIN\n", "COMMIT\n", "", str(reader), "cat"]
+    command = tools.Command("psql", shell, {**os.environ, "TMPDIR": str(folder)}, False, True)
+    told = []
+    if code:
+        with pytest.raises(tools.ToolFailed) as failed:
+            tools.stream(command, told.append)
+        assert failed.value.code == code
+    else:
+        tools.stream(command, told.append)
+    assert b"".join(told) == b"BEGIN\na part of the dump\n" + (b"" if code else b"COMMIT\n")
+    assert not [name for name in os.listdir(folder) if not name.startswith("more")]
 
 
 def test_our_disk_is_full(ready, small_disk):
