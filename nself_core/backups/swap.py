@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 
-from nself_core.postgres.maintenance import sql_open
+from nself_core.postgres.maintenance import LOCALE_COLUMNS, sql_create_like, sql_open
 from nself_core.redaction import MASK, Masked
 from nself_core.sql.quoting import dollar, identifier, literal
 
@@ -68,14 +68,11 @@ ENDING = f"""LOOP
     END LOOP;"""
 
 # What `CREATE DATABASE` and the statements behind it need to make a second database like the first.
-SQL_LIKENESS = """
-SELECT pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.datctype AS ctype,
+SQL_LIKENESS = f"""
+SELECT {LOCALE_COLUMNS},
        pg_catalog.pg_get_userbyid(d.datdba) AS owner, d.datconnlimit AS connections,
        CASE WHEN t.oid <> template.dattablespace THEN t.spcname END AS tablespace,
-       pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
-       pg_catalog.to_jsonb(d) ->> 'datlocprovider' AS provider,
-       coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale') AS locale,
-       pg_catalog.to_jsonb(d) ->> 'daticurules' AS rules, d.datacl IS NOT NULL AS has_grants,
+       pg_catalog.shobj_description(d.oid, 'pg_database') AS comment, d.datacl IS NOT NULL AS has_grants,
        coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
                      'to', CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END,
                      'privilege', a.privilege_type, 'option', a.is_grantable))
@@ -114,19 +111,10 @@ def side_prefix(name, kind):
 
 
 def sql_create(new, like):
-    """The statement that makes the empty database `new`, in encoding and locale as `like`, a row of SQL_LIKENESS."""
-    parts = [
-        f"CREATE DATABASE {identifier(new)} TEMPLATE template0 OWNER {identifier(like['owner'])}",
-        f"ENCODING {literal(like['encoding'])} LC_COLLATE {literal(like['collate'])} LC_CTYPE {literal(like['ctype'])}",
-    ]
-    if like["tablespace"]:  # to name the template's own, too, wants a right that an ordinary owner has not
-        parts.append(f"TABLESPACE {identifier(like['tablespace'])}")
-    if like["provider"] == "i":
-        parts.append(f"LOCALE_PROVIDER icu ICU_LOCALE {literal(like['locale'])}")
-        parts += [f"ICU_RULES {literal(like['rules'])}"] if like["rules"] else []
-    if like["provider"] == "b":
-        parts.append(f"LOCALE_PROVIDER builtin BUILTIN_LOCALE {literal(like['locale'])}")
-    return " ".join(parts)
+    """The statement that makes the empty database `new` like `like`, a row of SQL_LIKENESS."""
+    text = f"{sql_create_like(new, like)} OWNER {identifier(like['owner'])}"
+    # To name the template's own tablespace, too, wants a right that an ordinary owner has not.
+    return f"{text} TABLESPACE {identifier(like['tablespace'])}" if like["tablespace"] else text
 
 
 def sql_dress(new, like):

@@ -17,7 +17,7 @@ from nself_core.backups import folder as folders
 from nself_core.backups import remote as remotes
 from nself_core.backups import send, verify_remote
 from nself_core.backups.age import Encrypting, check_recipients, read_recipients, sealed
-from nself_core.backups.manifest import document, read_facts, write_manifest
+from nself_core.backups.manifest import check_connections, document, read_facts, write_manifest
 from nself_core.backups.names import (
     CUSTOM,
     DIRECTORY,
@@ -88,6 +88,7 @@ def plan_backup(settings, facts, args):
     if jobs is not None and form != DIRECTORY:
         raise UsageFailure(f"--jobs works with --format directory only, not with {form}")
     if jobs is not None:
+        check_connections(jobs, facts)
         arguments.append(f"--jobs={jobs}")
     recipients = read_recipients(settings)
     _check_stream(form, recipients, args)
@@ -101,7 +102,16 @@ def plan_backup(settings, facts, args):
         folders.backup_folder(settings), label, form, ending, arguments, facts, details, args.verify, recipients,
         destination, not args.no_local,
     )  # fmt: skip
-    return Plan([Step("backup", title, work=job) for title in _titles(job)])
+    later = folders.later_names(job.folder, time.time()) if job.keeps else []
+    return Plan([Step("backup", title, work=job) for title in _titles(job)], _later(job.folder, later))
+
+
+def _later(folder, names):
+    """A warning where backups are there of a time to come: this one is not the newest then."""
+    if not names:
+        return []
+    told = f"{os.path.join(folder.shown, names[0])} has a time that is still to come: a clock is wrong, or was"
+    return [f"{told}; until then `restore` and `backup prune` take it for newer than this backup"]
 
 
 def _check_stream(form, recipients, args):
@@ -151,6 +161,11 @@ def compression(form, compress, facts):
     if method and facts["server_version"] < 160000:
         raise UsageFailure(f"pg_dump knows {method} since Postgres 16, and this is {facts['server']}")
     return [f"--compress={compress}"]
+
+
+def progress_label(job):
+    """What stands before the bytes that are dumped: how many come nobody knows, the database's size gives an idea."""
+    return f"dumped, of a database of {bytes_text(job.facts['size_bytes'])}"
 
 
 def take(database, job, progress):
