@@ -11,8 +11,6 @@ import re
 MASK = "********"
 # A shorter text is too common to be looked for everywhere.
 SHORTEST = 4
-# Digits up to so many may as well be a number: a version, a count, a time, a part of a hash or of a name.
-LONGEST_NUMBER = 19
 # A line of a longer secret that is looked for on its own.
 LONG_LINE = 16
 
@@ -52,8 +50,6 @@ HEADER = (
     r"(?i)((?:x-hasura-(?:admin-secret|access-key)|authorization|x-amz-security-token)[\"']?\s*[:=]\s*[\"']?)"
     r"(?:(?:bearer|basic)\s+)?[^\s\"',}]+"
 )
-# Digits as a whole value: in quotes, behind the sign of an assignment, or before the host of a URL.
-AS_VALUE = r"(?<='){0}(?=')|(?<=\"){0}(?=\")|(?<==){0}(?![\w.:-])|(?<=:){0}(?=@)"
 # The secret key of `age`, which belongs into a file.
 AGE_KEY = r"(?i)AGE-SECRET-KEY-1[0-9A-Z]+"
 
@@ -109,10 +105,9 @@ class Redactor:
     """A function from text to text without secrets.
 
     Arguments: `secrets`, the values known to be secret, each found as it is, percent-encoded, and as it stands
-    inside SQL and JSON strings; values of fewer than four characters are not looked for. One that may as well be a
-    number is looked for only where a value stands, in quotes or behind `=`: else the program's own numbers, versions
-    and names would not be what they are. Passwords in URLs and conninfo strings, parameters of a URL, `PASSWORD '...'`
-    of a role, and the headers that carry credentials go by their place.
+    inside SQL and JSON strings; values of fewer than four characters are not looked for. Passwords in URLs and
+    conninfo strings, parameters of a URL, `PASSWORD '...'` of a role, and the headers that carry credentials go by
+    their place.
     """
 
     def __init__(self, secrets=()):
@@ -124,17 +119,8 @@ class Redactor:
     def __call__(self, text):
         for form in self.forms:
             if form in text:
-                text = _without_value(text, form) if _is_number(form) else text.replace(form, MASK)
+                text = text.replace(form, MASK)
         return _by_place(text)
-
-
-def _is_number(form):
-    return form.isascii() and form.isdigit() and len(form) <= LONGEST_NUMBER
-
-
-def _without_value(text, digits):
-    """`text` without `digits` where they are a whole value: in quotes, behind `=`, or before the host of a URL."""
-    return re.sub(AS_VALUE.format(digits), MASK, text)
 
 
 def _by_place(text):
