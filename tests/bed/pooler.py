@@ -15,7 +15,7 @@ CONFIGURATION = """
 * = host={host} port={target_port}
 
 [pgbouncer]
-listen_addr = 127.0.0.1
+listen_addr = {listen}
 listen_port = {port}
 unix_socket_dir =
 auth_type = scram-sha-256
@@ -32,10 +32,12 @@ class Pooler:
     """A running pgbouncer: connect to `port` of 127.0.0.1 with the cluster's user and password.
 
     Arguments: `cluster`, reached by TCP; `pool_mode`, transaction, session or statement; `pool_size`, server
-    connections a database; `ignored`, start-up parameters it drops instead of refusing the connection.
+    connections a database; `ignored`, start-up parameters it drops instead of refusing the connection; `listen`, its
+    addresses, 127.0.0.1 among them.
     """
 
-    def __init__(self, session, cluster, pool_mode, *, pool_size=5, ignored="extra_float_digits,options"):
+    def __init__(self, session, cluster, pool_mode, *, pool_size=5, ignored="extra_float_digits,options",
+                 listen="127.0.0.1"):  # fmt: skip
         program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
         if not program:
             raise Gap("pgbouncer", "it is not installed")
@@ -44,7 +46,7 @@ class Pooler:
         folder = session.make_folder("pgbouncer")
         configuration = CONFIGURATION.format(
             folder=folder, host=cluster.host, target_port=cluster.port, port=self.port, user=cluster.user,
-            pool_mode=pool_mode, pool_size=pool_size, ignored=ignored,
+            pool_mode=pool_mode, pool_size=pool_size, ignored=ignored, listen=listen,
         )  # fmt: skip
         (folder / "pgbouncer.ini").write_text(configuration, encoding="utf-8")
         password = cluster.password.replace('"', '""')
