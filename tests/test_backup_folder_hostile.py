@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 
 import pytest
@@ -153,3 +154,18 @@ def test_so_many_jobs_are_refused_before_anything_is_begun(plain_project):
     backup(plain_project)
     restored = plain_project.run("restore", "--force", "--jobs", "1000000")
     assert restored.code == 1 and words in restored.err
+
+
+# Waiting.
+
+
+@pytest.mark.parametrize("form", ["custom", "directory"])
+def test_a_dump_that_waits_for_a_lock_says_that_nothing_comes(plain_project, form):
+    plain_project.database.admin("CREATE TABLE t (i int)")
+    with plain_project.database.connect(autocommit=False) as holder:
+        holder.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        process = plain_project.start("backup", "--format", form)
+        assert re.fullmatch(r"dumped of a database of [0-9.]+ MB: 0 B\n", process.stderr.readline())
+        holder.rollback()
+    process.communicate(timeout=60)
+    assert process.returncode == 0

@@ -187,10 +187,10 @@ def _backup(folder, name):
         manifest = read_manifest(path)
     except FileFailure:
         manifest = None
-    return Backup(name, path, os.path.join(folder.shown, name.file), _size(path), manifest, folder.identity)
+    return Backup(name, path, os.path.join(folder.shown, name.file), size(path), manifest, folder.identity)
 
 
-def _size(path):
+def size(path):
     """Bytes of a file or of a folder's files; 0 for what has gone meanwhile, or leads nowhere."""
     try:
         if not os.path.isdir(path):

@@ -165,7 +165,7 @@ def compression(form, compress, facts):
 
 def progress_label(job):
     """What stands before the bytes that are dumped: how many come nobody knows, the database's size gives an idea."""
-    return f"dumped, of a database of {bytes_text(job.facts['size_bytes'])}"
+    return f"dumped of a database of {bytes_text(job.facts['size_bytes'])}"
 
 
 def take(database, job, progress):
@@ -317,11 +317,11 @@ def _dump_stream(database, job, sinks, progress):
     measuring = folders.Measuring(sinks, progress)
     command = command_of(database, "pg_dump", job.arguments, job.facts["server_version"], True)
     if not job.recipients:
-        words = stream(command, measuring)
+        words = stream(command, measuring, idle=lambda: progress(measuring.size))
         return Dumped(measuring.size, measuring.hexdigest, words, None)
     encrypting = Encrypting(job.recipients, measuring)
     try:
-        words = stream(command, encrypting)
+        words = stream(command, encrypting, idle=lambda: progress(measuring.size))
         encrypting.finish()
     finally:
         encrypting.end()
@@ -333,7 +333,8 @@ def _dump_directory(database, job, part, version, progress):
     if runs_in_container(database, "pg_dump", version):
         return _unpack_directory(database, job, part, progress)
     target = os.path.join(part, "dump")
-    words = stream(command_of(database, "pg_dump", [*job.arguments, f"--file={target}"], version, True))
+    command = command_of(database, "pg_dump", [*job.arguments, f"--file={target}"], version, True)
+    words = stream(command, idle=lambda: progress(folders.size(target)))
     for name in os.listdir(target):
         os.rename(os.path.join(target, name), os.path.join(part, name))
     os.rmdir(target)
@@ -345,7 +346,7 @@ def _unpack_directory(database, job, part, progress):
     command = scripted(database, "pg_dump", DIRECTORY_IN_CONTAINER, job.arguments, job.facts["server_version"])
     unpacking = Unpacking(part, progress)
     try:
-        words = stream(command, unpacking)
+        words = stream(command, unpacking, idle=lambda: progress(folders.size(part)))
         unpacking.close()
     finally:
         unpacking.abandon()

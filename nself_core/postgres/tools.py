@@ -23,6 +23,7 @@ from nself_core.postgres.toolchain import find_clients
 CHUNK = 1 << 18
 PIPE_BYTES = 1 << 20
 GATHER_SECONDS = 0.01
+IDLE_MILLISECONDS = 1000
 SET_PIPE_SIZE = 1031  # fcntl.F_SETPIPE_SZ, which Python names since 3.10
 KEPT_WORDS = 64 << 10  # bytes of what a program says; of more, the last are kept
 
@@ -283,14 +284,15 @@ def _major(path):
     return int(found[0]) if found else None
 
 
-def stream(command, sink=None, source=()):
+def stream(command, sink=None, source=(), idle=None):
     """Run a Command to its end, hand what it writes to `sink(bytes)` and give it what `source` yields to read.
 
-    Returns what it said on standard error, as text. Raises ToolFailed where it, or the way to it, did not end well.
+    Argument: `idle()`, called each second in which it writes and takes nothing: it may wait for a lock. Returns what it
+    said on standard error, as text. Raises ToolFailed where it, or the way to it, did not end well.
     """
     child = processes.start(command.argv, command.env)
     try:
-        words = _pump(child, sink or (lambda data: None), iter(source), command.watched)
+        words = _pump(child, sink or (lambda data: None), iter(source), command.watched, idle)
         code = child.wait()
     except BaseException:
         _end(child)
@@ -317,10 +319,10 @@ def _end(child):
         time.sleep(0.01)
 
 
-def _pump(child, sink, source, stays_open):
+def _pump(child, sink, source, stays_open, idle):
     """Feed and read a child until it has closed both its outputs; returns what came on standard error.
 
-    Argument: `stays_open`, whether its standard input stays open for as long.
+    Arguments: `stays_open`, whether its standard input stays open for as long; `idle`, as of `stream`.
     """
     for end in (child.stdin, child.stdout, child.stderr):
         os.set_blocking(end.fileno(), False)
@@ -333,7 +335,9 @@ def _pump(child, sink, source, stays_open):
             feeds = bool(waiting)
             if not feeds and not stays_open:
                 child.stdin.close()
-        ready = _ready(child, feeds)
+        ready = _ready(child, feeds, IDLE_MILLISECONDS if idle else None)
+        if idle and not ready:
+            idle()
         if child.stdin in ready:
             waiting = _fed(child.stdin, waiting)
         if child.stdout in ready:
@@ -346,7 +350,7 @@ def _pump(child, sink, source, stays_open):
     return bytes(words)
 
 
-def _ready(child, feeds):
+def _ready(child, feeds, timeout):
     poll = select.poll()
     ends = {}
     for end, event in (
@@ -357,7 +361,7 @@ def _ready(child, feeds):
         if not end.closed:
             ends[end.fileno()] = end
             poll.register(end.fileno(), event)
-    return [ends[number] for number, _ in poll.poll()]
+    return [ends[number] for number, _ in poll.poll(timeout)]
 
 
 def _fed(stdin, waiting):
