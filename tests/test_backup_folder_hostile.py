@@ -8,8 +8,9 @@ import re
 import time
 
 import pytest
-from test_restore import backup, databases
+from test_restore import backup, databases, drop_beside
 
+from nself_core.backups import swap
 from nself_core.backups.folder import Folder, later_names
 from nself_core.backups.manifest import RESTORED_BY, check_connections, check_restorable
 from nself_core.backups.names import file_name
@@ -90,6 +91,13 @@ def test_an_empty_name_is_told_as_one(plain_project):
     assert "'' is not named as a backup is" in plain_project.run("restore", "--file", "").err
 
 
+@pytest.mark.parametrize("words", [("backup", "list"), ("backup", "verify"), ("restore",), ("backup",)], ids=" ".join)
+def test_a_file_in_the_place_of_the_folder_is_told(plain_project, words):
+    plain_project.write(".nself-backups", "no folder")
+    outcome = plain_project.run(*words)
+    assert outcome.code == 1 and ".nself-backups: cannot be " in outcome.err
+
+
 # What is passed over, and what is told before consent.
 
 
@@ -135,6 +143,31 @@ def test_a_backup_of_a_time_to_come_is_told_by_backup_and_restore(plain_project)
     told = plain_project.run("backup", "--json").ok().json()["warnings"]
     assert len(told) == 1 and later.name in told[0] and "still to come" in told[0]
     assert f"{later.name} has a time that is still to come" in plain_project.run("restore", "--dry-run").err
+
+
+def test_what_steps_aside_is_named_behind_what_stands_there_though_the_clock_went_back():
+    hour = 3600
+    taken = [swap.side_name("app", swap.BEFORE, seconds) for seconds in (hour, 9 * hour)]
+    assert swap.later_name("app", swap.BEFORE, 10 * hour, taken) == swap.side_name("app", swap.BEFORE, 10 * hour)
+    for seconds in (0, hour, 9 * hour):
+        assert swap.later_name("app", swap.BEFORE, seconds, taken) == swap.side_name("app", swap.BEFORE, 9 * hour + 1)
+    odd = ["app_before_99991231235959", "app_before_12345678901234"]
+    assert swap.later_name("app", swap.BEFORE, hour, odd) == swap.side_name("app", swap.BEFORE, hour)
+
+
+def test_undo_after_the_clock_went_back_returns_what_stepped_aside_last(plain_project):
+    plain_project.database.admin("CREATE TABLE t AS SELECT 'first' AS word")
+    backup(plain_project)
+    name = plain_project.database.name
+    plain_project.database.server.create_database(f"{name}_before_20990101000000")
+    plain_project.database.admin("UPDATE t SET word = 'last'")
+    try:
+        data = plain_project.run("restore", "--force", "--no-safety-backup", "--json").ok().json()["data"]
+        assert data["before"] == f"{name}_before_20990101000001"
+        plain_project.run("restore", "--undo", "--force").ok()
+        assert plain_project.database.admin("SELECT word FROM t") == [{"word": "last"}]
+    finally:
+        drop_beside(plain_project)
 
 
 # Jobs.

@@ -173,7 +173,7 @@ def later_names(folder, seconds):
 def _entries(folder):
     try:
         return os.listdir(folder.path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
     except OSError as error:
         raise FileFailure(f"cannot be read: {error.strerror}", file=folder.shown) from None

@@ -191,11 +191,9 @@ def perform(database, job, take, tell):
 
 
 def _free_name(keeper, name, kind, seconds):
-    """A name of `swap.side_name` that no database has yet; of one that is taken, the next second's."""
-    taken = {row["name"] for row in keeper.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, kind))}
-    while swap.side_name(name, kind, seconds) in taken:
-        seconds += 1
-    return swap.side_name(name, kind, seconds)
+    """A name of `swap.later_name` that no database has yet."""
+    found = keeper.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, kind))
+    return swap.later_name(name, kind, seconds, [row["name"] for row in found])
 
 
 def _likeness(keeper, name):

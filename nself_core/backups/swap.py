@@ -7,6 +7,7 @@ nobody is connected to, so it is done from another one.
 
 from __future__ import annotations
 
+import calendar
 import re
 import time
 
@@ -17,6 +18,8 @@ from nself_core.sql.quoting import dollar, identifier, literal
 BEFORE, RESTORE = "before", "restore"
 LONGEST_NAME = 63  # bytes (NAMEDATALEN - 1)
 HASH_DIGITS = 8
+STAMP_FORM, STAMP_DIGITS = "%Y%m%d%H%M%S", 14  # of the time at the end of a name of `side_name`
+LAST_SECONDS = 253402300799  # the end of the year 9999, behind which a time has more digits
 WAIT_SECONDS = 15  # for the ended sessions to be gone
 
 SQL_DATABASES = """
@@ -95,7 +98,7 @@ def side_name(name, kind, seconds):
     A name that is too long is cut, and told from others that begin alike by a hash of the whole of it.
     Arguments: `kind`, BEFORE or RESTORE; `seconds` since 1970.
     """
-    ending = f"_{kind}_{time.strftime('%Y%m%d%H%M%S', time.gmtime(seconds))}"
+    ending = f"_{kind}_{time.strftime(STAMP_FORM, time.gmtime(seconds))}"
     whole, space = name.encode(), LONGEST_NAME - len(ending)
     if len(whole) > space:
         import hashlib
@@ -108,6 +111,20 @@ def side_name(name, kind, seconds):
 def side_prefix(name, kind):
     """What the names of `side_name` begin with."""
     return side_name(name, kind, 0)[: -len("19700101000000")]
+
+
+def side_seconds(name):
+    """The time in a name of `side_name`, in seconds since 1970; None where what stands there is none."""
+    try:
+        return calendar.timegm(time.strptime(name[-STAMP_DIGITS:], STAMP_FORM))
+    except ValueError:
+        return None
+
+
+def later_name(name, kind, seconds, taken):
+    """As `side_name`, but behind the names in `taken`, also where the clock went back: undo takes the last of them."""
+    known = [found + 1 for found in map(side_seconds, taken) if found is not None and found < LAST_SECONDS]
+    return side_name(name, kind, max([seconds, *known]))
 
 
 def sql_create(new, like):
