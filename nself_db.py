@@ -453,7 +453,7 @@ def restore(ctx, args):
         if args.undo:
             plan = ctx.with_reload(plan, facts, args, room.may_return_metadata(ctx.database, plan))
         return ctx.execute(plan, ctx.restore_performers(facts["database"]))
-    place, fetching = folder.backup_folder(ctx.settings), ()
+    place, fetching, passed = folder.backup_folder(ctx.settings), (), ()
     if args.remote:
         from nself_core.backups import fetch, remote
 
@@ -462,9 +462,10 @@ def restore(ctx, args):
         chosen, fetching = fetch.plan_fetch(store, source, place)
     else:
         chosen = room.choose(place, ctx.settings, facts["database"], args.file)
+        passed = () if args.file else room.passed_over(place, chosen)
     safety = None if args.no_safety_backup else ctx.safety_plan(facts, room.SAFETY_LABEL)
     plan = room.plan_restore(ctx.database, chosen, facts, args.jobs, safety, args.in_place, is_here=not args.remote)
-    plan = plan._replace(steps=[*fetching, *plan.steps])
+    plan = plan._replace(steps=[*fetching, *plan.steps], warnings=[*passed, *plan.warnings])
     plan = ctx.with_reload(plan, facts, args, manifest.may_hold_metadata(chosen.manifest))
     return ctx.execute(plan, ctx.restore_performers(facts["database"]))
 

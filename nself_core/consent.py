@@ -30,7 +30,8 @@ class Target(namedtuple("Target", "env server database project_name")):
 
     def lines(self, what):
         """The place and the loss, for people; `what` is a sequence of lines."""
-        where = f"environment {self.env}, {self.server}" + (f", database {self.database}" if self.database else "")
+        named = f", database {self.database}" if self.database else ""
+        where = f"environment {self.env}, {self.server.removesuffix(named)}{named}"  # a container is named with it
         titles = ["  what:  ", *["         "] * len(what)]
         return [f"  where: {where}", *map("".join, zip(titles, what))]
 

@@ -69,6 +69,8 @@ class Context:
 
         if not self.settings.is_prod and not plan.asks_everywhere:
             return
+        for warning in plan.warnings:
+            self.console.warn(warning)  # who is asked is to know them; none is told twice
         where = plan.where or self.database.where
         name = None if plan.where else self.database.name
         target = Target(self.settings.env, where, name, self.settings.project_name)
@@ -167,7 +169,8 @@ class Context:
     def _take_backup(self, job):
         from nself_core.backups import take
 
-        return take.take(self.database, job, lambda done: self.console.progress_bytes(done, None, "dumped"))
+        label = take.progress_label(job)
+        return take.take(self.database, job, lambda done: self.console.progress_bytes(done, None, label))
 
     def safety_plan(self, facts, label):
         """The plan of the backup that is taken before something is destroyed."""

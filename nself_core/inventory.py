@@ -112,5 +112,6 @@ def _summary(data, counts):
     if not data:
         return "no objects with a managed prefix (see NSELF_TABLE_PREFIXES, or --all)"
     total = sum(item["size_bytes"] or 0 for item in data)
-    rows = f", {sum(item['rows'] or 0 for item in data)} rows" if counts else ""
+    number = sum(item["rows"] or 0 for item in data)
+    rows = f", {number} row{'' if number == 1 else 's'}" if counts else ""
     return f"{len(data)} object{'' if len(data) == 1 else 's'}{rows}, {bytes_text(total)}"

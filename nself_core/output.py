@@ -13,7 +13,7 @@ import time
 from collections import namedtuple
 
 from nself_core.failures import Unreachable
-from nself_core.redaction import Redactor
+from nself_core.redaction import MASK, Redactor
 
 # A second must pass before progress is shown; then a terminal's line is renewed often, a log's line seldom.
 PROGRESS_AFTER = 1.0
@@ -32,6 +32,9 @@ UNSEEN = (
     (0x2066, 0x2069),
     (0xD800, 0xDFFF),
 )
+
+# A text that is a number as a whole: digits and what stands between those of a time, or a SHA-256.
+NUMBER = r"[-+]?[0-9][0-9.:TZ+-]*|[0-9a-f]{64}"
 
 BOLD, RED, YELLOW, CYAN, DIM = "1", "1;31", "33", "36", "2"
 MARK_COLOURS = {"+": "32", "-": "31", "~": YELLOW}
@@ -473,7 +476,7 @@ def json_ready(value, redact):
     Keys that are plain words are the schema's and stay; infinities, NaN and foreign types become texts.
     """
     if isinstance(value, str):
-        return redact(value)
+        return _redacted_text(value, redact)
     if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, dict):
@@ -483,9 +486,24 @@ def json_ready(value, redact):
     return redact(str(value))
 
 
+def _redacted_text(text, redact):
+    """A text redacted, but for one that is a number (a version, a time, a hash) and no secret as a whole.
+
+    A password of digits would be found in any longer number, which tells nothing of it, and would be another one then.
+    """
+    told = redact(text)
+    return text if told not in (text, MASK) and _is_number(text) else told
+
+
+def _is_number(text):
+    import re
+
+    return re.fullmatch(NUMBER, text) is not None
+
+
 def _json_key(key, redact):
     key = str(key)
-    return key if key.isidentifier() else redact(key)
+    return key if key.isidentifier() else _redacted_text(key, redact)
 
 
 def report_document(report, command, env, dry_run, warnings):

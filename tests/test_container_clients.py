@@ -7,7 +7,9 @@ import secrets
 import shutil
 from types import SimpleNamespace
 
+import psycopg
 import pytest
+from bed.docker_engine import NETWORK
 from bed.gaps import not_run
 from bed.local_processes import wait_until
 from bed.projects import REPOSITORY
@@ -33,6 +35,7 @@ from nself_core.postgres import reach
 reach._has_psycopg = lambda: False
 """
 VERSION = 15
+PUBLISHED = {"5432/tcp": [{"HostIp": "127.0.0.1", "HostPort": "5433"}], "80/tcp": None}
 
 
 class Bare:
@@ -232,6 +235,64 @@ def test_what_fails_in_place_changes_nothing(bare):
     assert bare.cluster.run("sh", "-c", "ls /tmp").split() == []
 
 
+# pgBouncer's console, and the template of clones.
+
+
+@IN_A_CONTAINER
+def test_pgbouncer_is_paused_by_the_containers_psql(bare, bed, pooler):
+    (network,) = bed.engine().client.networks.list(names=[f"^{NETWORK}$"])
+    network.reload()
+    gateway = network.attrs["IPAM"]["Config"][0]["Gateway"]
+    bouncer = pooler(bare.cluster, listen=f"127.0.0.1,{gateway}")
+    filled(bare)
+    bare.run("backup").ok()
+    bare.change(
+        PGBOUNCER_ENABLED="true",
+        PGBOUNCER_HOST=gateway,
+        PGBOUNCER_PORT=str(bouncer.port),
+        PGBOUNCER_ADMIN_USER=bare.cluster.user,
+        PGBOUNCER_ADMIN_PASSWORD=bare.cluster.password,
+    )
+    with psycopg.connect(bouncer.url(bare.database.name), autocommit=True, prepare_threshold=None) as client:
+        client.execute("SELECT 1")
+        outcome = bare.run("restore", "--force", "--no-safety-backup").ok()
+        assert "warning" not in outcome.err
+        assert client.execute("SELECT current_database()").fetchone() == (bare.database.name,)
+    bare.change(PGBOUNCER_HOST="127.0.0.1")
+    outcome = bare.run("restore", "--force", "--no-safety-backup").ok()
+    assert "pgBouncer was not paused" in outcome.err and f"port {bouncer.port} of this host" in outcome.err
+
+
+@IN_A_CONTAINER
+def test_a_clone_for_fixtures_is_made_by_the_containers_programs(bare):
+    bare.database.admin("CREATE TABLE np_t (id int)")
+    bare.project.write("fixtures/one.yaml", "np_t:\n  a: {id: 7}\n")
+    try:
+        bare.run("fixtures", "run", "--fixture", "one", "--", "sh", "-c", "true").ok()
+    finally:
+        bare.database.server.drop_database(f"{bare.database.name}_template")
+
+
+@pytest.mark.parametrize(
+    ("end", "variables"),
+    [
+        (None, {}),
+        (("10.1.2.3", "6432"), {"PGHOST": "10.1.2.3", "PGPORT": "6432", "PGHOSTADDR": "10.1.2.3"}),
+        (("localhost", "5433"), {"PGHOST": "localhost", "PGPORT": "5432", "PGHOSTADDR": "127.0.0.1"}),
+        (("127.0.0.1", "6432"), None),
+    ],
+)
+def test_the_way_to_another_server(monkeypatch, end, variables):
+    there = SimpleNamespace(container="app_postgres", docker_env={})
+    monkeypatch.setattr(processes, "find_program", lambda name: name)
+    monkeypatch.setattr(clients, "_find_container", lambda _: (there, {"network": "bridge", "ports": PUBLISHED}))
+    if variables is not None:
+        assert clients.way_to(None, end, Unreachable("no psql")) == (there, variables)
+        return
+    with pytest.raises(Unreachable, match="no psql, and the container's cannot be used: .*port 6432 of this host"):
+        clients.way_to(None, end, Unreachable("no psql"))
+
+
 # The shell.
 
 
@@ -386,7 +447,6 @@ def test_where_a_url_leads(url, env, ends):
     assert clients._ends(url, env) == ends
 
 
-PUBLISHED = {"5432/tcp": [{"HostIp": "127.0.0.1", "HostPort": "5433"}], "80/tcp": None}
 LAN = {"5432/tcp": [{"HostIp": "192.168.7.7", "HostPort": "5433"}]}
 
 

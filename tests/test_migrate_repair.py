@@ -304,3 +304,27 @@ def test_the_whole_of_it_can_be_settled_instead(plain_cut_off):
     repair(plain_cut_off, "2", "--applied").ok()
     assert versions(plain_cut_off) == [(1, False), (2, False)]
     assert record(plain_cut_off, 2)["started"] is None
+
+
+# What the server keeps is told.
+
+
+def test_a_version_whose_row_is_kept_is_not_told_to_be_pending(plain_project):
+    plain_project.migration("1_a", "CREATE TABLE a ();")
+    plain_project.run("migrate", "up").ok()
+    plain_project.database.admin(
+        "CREATE FUNCTION kept() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; "
+        "CREATE TRIGGER kept BEFORE DELETE ON hdb_catalog.schema_migrations FOR EACH ROW EXECUTE FUNCTION kept()"
+    )
+    outcome = repair(plain_project, "1", "--pending", "--force")
+    assert outcome.code == 1
+    assert "version 1 is still recorded" in outcome.json()["error"]["message"]
+    assert versions(plain_project) == [(1, False)]
+    assert record(plain_project, 1) is not None, "what was removed beside it came back with the transaction"
+
+
+def test_a_password_of_digits_changes_no_version(plain_project):
+    plain_project.migration("20240501120000_a", "CREATE TABLE a ();")
+    env = {"HASURA_GRAPHQL_ADMIN_SECRET": "2024"}
+    rows = plain_project.run("migrate", "status", "--json", env=env).ok().json()["data"]["migrations"]
+    assert [row["version"] for row in rows] == ["20240501120000"]

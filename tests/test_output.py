@@ -29,7 +29,7 @@ from nself_core.output import (
     json_ready,
     visible,
 )
-from nself_core.redaction import MASK, redact
+from nself_core.redaction import MASK, Redactor, redact
 
 
 class Terminal(io.StringIO):
@@ -695,6 +695,28 @@ def test_secrets_that_become_known_later_are_masked_from_then_on():
     assert one.stderr.getvalue() == "******** ********\n"
 
 
+@pytest.mark.parametrize(
+    "number", ["20240501120000", "2024", "12024", "-2024.5", "2024-05-01T12:00:00.5Z", "2024" * 16, "20242024"]
+)
+def test_a_secret_of_digits_changes_no_number_that_it_is_a_part_of(number):
+    """Versions and hashes are what others compare; only the secret itself, as a whole value, is masked."""
+    expected = MASK if number == "2024" else number
+    redactor = Redactor(["2024"])
+    assert json_ready({"version": number, "list": [number, 2024]}, redactor) == {
+        "version": expected,
+        "list": [expected, 2024],
+    }
+    assert json_ready({number: 1}, redactor) == {expected: 1}
+    one = console(secrets=["2024"])
+    one.emit(Report({}, [Table(["version"], [[number]])], ""), "x", "dev")
+    assert expected in one.stdout.getvalue()
+
+
+@pytest.mark.parametrize("text", ["pw 2024", "postgres://u:2024@h", "/run/2024", "2024x", "2024\n"])
+def test_in_any_other_text_a_secret_of_digits_is_masked(text):
+    assert "2024" not in json_ready(text, Redactor(["2024"]))
+
+
 def test_keys_of_the_document_are_the_schemas_but_for_those_that_are_data():
     found = json_ready({"password_set": True, "postgres://me:pw@h": 1}, lambda text: redact(text, ["password"]))
     assert found == {"password_set": True, "postgres://me:********@h": 1}
@@ -712,6 +734,19 @@ def test_the_documents_own_words_are_never_masked():
 DEV = Target("dev", "container shop_postgres", "shop", "my-shop")
 PROD = DEV._replace(env="prod")
 WHAT = ["12 tables, 34,000 rows, 20 MB", "the API loses: posts, comments"]
+
+
+@pytest.mark.parametrize(
+    ("server", "database", "where"),
+    [
+        ("container shop_postgres, database shop", "shop", "container shop_postgres, database shop"),
+        ("container shop_postgres, database shop", "pooled", "container shop_postgres, database shop, database pooled"),
+        ("127.0.0.1:5432/shop", "shop", "127.0.0.1:5432/shop, database shop"),
+        ("http://localhost:8080", None, "http://localhost:8080"),
+    ],
+)
+def test_a_database_is_named_once(server, database, where):
+    assert Target("dev", server, database, "x").lines([]) == [f"  where: environment dev, {where}"]
 
 
 def ask(target, answer=None, force=False, name=None, environ=(), stderr=None, **options):

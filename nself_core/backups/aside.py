@@ -6,14 +6,11 @@ server, too: so nobody is waited for here for long, and nothing is started.
 
 from __future__ import annotations
 
-import calendar
-import time
 from collections import namedtuple
 
 from nself_core.backups import swap
 from nself_core.failures import Failure
 
-STAMP_FORM, STAMP_DIGITS = "%Y%m%d%H%M%S", 14  # at the end of a name of swap.side_name
 PATIENCE_SECONDS = 3  # for a server to answer
 # Settings that say that there should be a server.
 PLACES = ("NSELF_DB_URL", "NSELF_DB_ENGINE", "NSELF_DB_CONTAINER", "POSTGRES_DB", "POSTGRES_PASSWORD")
@@ -54,16 +51,9 @@ def _read(database):
     database.patience = PATIENCE_SECONDS
     name = database.name
     found = [
-        Aside(row["name"], kind, _seconds(row["name"]), row["size_bytes"])
+        Aside(row["name"], kind, swap.side_seconds(row["name"]), row["size_bytes"])
         for kind in (swap.BEFORE, swap.RESTORE)
         for row in database.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, kind))
         if row["size_bytes"] is not None  # of one that is just being dropped
     ]
     return sorted(found, key=lambda aside: (aside.seconds or 0, aside.database), reverse=True)
-
-
-def _seconds(name):
-    try:
-        return calendar.timegm(time.strptime(name[-STAMP_DIGITS:], STAMP_FORM))
-    except ValueError:
-        return None

@@ -75,7 +75,7 @@ def lines(present, manifest, age):
     Arguments: `present`, a Present; `manifest`, the backup's, or None; `age`, of the backup in seconds.
     """
     rows = sum(max(table["rows"], 0) for table in present.tables)
-    told = [f"now: {_tables(len(present.tables))}, about {rows} rows, {bytes_text(present.size)}"]
+    told = [f"now: {_tables(len(present.tables))}, {_rows(rows)}, {bytes_text(present.size)}"]
     if present.last_commit:
         told[0] += f"; last commit on this server {present.last_commit}"
     if manifest is None:
@@ -83,7 +83,7 @@ def lines(present, manifest, age):
     then = manifest["estimated_rows"]
     count = sum(max(number, 0) for number in then.values())
     told.append(
-        f"then: {_tables(len(then))}, about {count} rows, as of {manifest['started_at']} "
+        f"then: {_tables(len(then))}, {_rows(count)}, as of {manifest['started_at']} "
         f"({duration_text(age)} ago), from {manifest['env']}, database {manifest['database']}"
     )
     told += _first(differences(present.tables, then))
@@ -135,7 +135,7 @@ def compare(target, manifest):
         told = f"{_tables(len(absent))} absent: {', '.join(absent[:5])}"
         raise CheckFailed(f"what was restored is not what the manifest says: {told}")
     empty = sorted(name for name, rows in wanted.items() if rows > 0 and present[name] == 0)
-    warnings = [f"empty, and in the manifest about {wanted[name]} rows: {name}" for name in empty[:5]]
+    warnings = [f"empty, and in the manifest {_rows(wanted[name])}: {name}" for name in empty[:5]]
     unsure = manifest.get("unsure_rows")
     sure = {*wanted} - {*empty} - {*(wanted if unsure is None else unsure)}
     others = sorted(name for name in sure if _is_far(present[name], wanted[name]))

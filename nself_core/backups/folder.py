@@ -13,6 +13,7 @@ from nself_core.failures import FileFailure, Unreachable, UsageFailure
 DEFAULT_FOLDER = ".nself-backups"
 PART = ".part"
 CHUNK = 1 << 20
+SKEW_SECONDS = 30  # by which a backup may be of a later time than now: a taken name makes it a second later
 
 Folder = namedtuple("Folder", "path shown identity", defaults=(None,))
 Folder.__doc__ = (
@@ -163,10 +164,16 @@ def list_backups(folder):
     return sorted(found, key=lambda backup: (backup.name.seconds, backup.name.file), reverse=True)
 
 
+def later_names(folder, seconds):
+    """The files of the backups whose time is later than `seconds` since 1970, and half a minute; the newest first."""
+    names = [name for name in map(read_name, _entries(folder)) if name and name.seconds > seconds + SKEW_SECONDS]
+    return [name.file for name in sorted(names, key=lambda name: name.seconds, reverse=True)]
+
+
 def _entries(folder):
     try:
         return os.listdir(folder.path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
     except OSError as error:
         raise FileFailure(f"cannot be read: {error.strerror}", file=folder.shown) from None
@@ -180,10 +187,10 @@ def _backup(folder, name):
         manifest = read_manifest(path)
     except FileFailure:
         manifest = None
-    return Backup(name, path, os.path.join(folder.shown, name.file), _size(path), manifest, folder.identity)
+    return Backup(name, path, os.path.join(folder.shown, name.file), size(path), manifest, folder.identity)
 
 
-def _size(path):
+def size(path):
     """Bytes of a file or of a folder's files; 0 for what has gone meanwhile, or leads nowhere."""
     try:
         if not os.path.isdir(path):
@@ -204,7 +211,7 @@ def find_backup(folder, file):
     name = read_name(os.path.basename(os.path.normpath(path)))
     if name is None:
         form = f"2024-05-01T12:00:00_label{'|'.join(ENDINGS)}"
-        raise UsageFailure(f"{file} is not named as a backup is", f"its form is {form}")
+        raise UsageFailure(f"{file or repr(file)} is not named as a backup is", f"its form is {form}")
     place = os.path.dirname(os.path.abspath(path))
     shown = folder.shown if place == folder.path else os.path.dirname(path)
     return _backup(folder._replace(path=place, shown=shown), name)

@@ -11,9 +11,16 @@ import os
 from nself_core import __version__
 from nself_core.backups.folder import PART, remove
 from nself_core.backups.names import MANIFEST
-from nself_core.failures import FileFailure
+from nself_core.failures import FileFailure, UsageFailure
 
 FORM = 1  # of the manifest itself
+
+# What a manifest must say for a backup to be known again, and what more for it to be restored.
+KNOWN_BY = {"file": str, "bytes": int, "sha256": str, "database": str, "env": str}
+RESTORED_BY = {
+    "server": str, "server_version": int, "encoding": str, "collate": str, "size_bytes": int, "started_at": str,
+    "extensions": dict, "estimated_rows": dict, "versions": list,
+}  # fmt: skip
 
 # About how many rows a table `c` has; of one that was never analysed, what the statistics have seen being written.
 ABOUT_ROWS = "CASE WHEN c.reltuples < 0 THEN pg_catalog.pg_stat_get_live_tuples(c.oid) ELSE c.reltuples::bigint END"
@@ -53,7 +60,8 @@ SELECT pg_catalog.current_database() AS database,
        EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                WHERE n.nspname = 'hdb_catalog' AND c.relname = 'schema_migrations') AS migrated,
        {HAS_METADATA} AS metadata,
-       pg_catalog.pg_is_in_recovery() AS standby
+       pg_catalog.pg_is_in_recovery() AS standby,
+       pg_catalog.current_setting('max_connections')::int AS max_connections
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
 
@@ -66,6 +74,16 @@ def read_facts(database):
     versions = database.rows(SQL_VERSIONS) if facts.pop("migrated") else []
     facts["versions"] = [row["version"] for row in versions]
     return facts
+
+
+def check_connections(jobs, facts):
+    """Raise UsageFailure for more jobs than the server has connections: they would take them from everybody else.
+
+    Arguments: `jobs`, a number or None; `facts`, of `read_facts`.
+    """
+    most = facts["max_connections"]
+    if jobs and jobs >= most:
+        raise UsageFailure(f"--jobs {jobs} takes {jobs + 1} connections, and the server has {most}")
 
 
 def read_metadata(database):
@@ -145,8 +163,26 @@ def checked(found, place):
     """A document that is a manifest, itself. Raises FileFailure for another one."""
     if not isinstance(found, dict) or found.get("nself_backup") != FORM:
         raise FileFailure("this is not the manifest of a backup of nself-db", file=place)
-    kinds = {"file": str, "bytes": int, "sha256": str, "database": str, "env": str}
-    wrong = [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]
+    _refuse_lacking(found, KNOWN_BY, place)
+    return found
+
+
+def check_restorable(manifest, place, sealed=()):
+    """Raise FileFailure for a manifest by which nothing can be restored: it lacks facts that every backup's has.
+
+    Arguments: `place`, where it stands; `sealed`, the names of the facts that may be encrypted in it.
+    """
+    hidden = sealed if "sealed" in manifest else ()
+    _refuse_lacking(manifest, {name: kind for name, kind in RESTORED_BY.items() if name not in hidden}, place)
+    numbers = {} if "estimated_rows" in hidden else manifest["estimated_rows"]
+    versions = () if "versions" in hidden else manifest["versions"]
+    if not all(isinstance(rows, int) for rows in numbers.values()):
+        raise FileFailure("this manifest holds numbers of rows that are none", file=place)
+    if not all(isinstance(version, str) and version.isdecimal() for version in versions):
+        raise FileFailure("this manifest holds versions of migrations that are none", file=place)
+
+
+def _refuse_lacking(manifest, kinds, place):
+    wrong = [name for name, kind in kinds.items() if not isinstance(manifest.get(name), kind)]
     if wrong:
         raise FileFailure(f"this manifest does not say its {', '.join(wrong)}", file=place)
-    return found

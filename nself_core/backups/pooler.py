@@ -11,14 +11,18 @@ from collections import namedtuple
 
 from nself_core import processes
 from nself_core.failures import Failure, Unreachable
+from nself_core.postgres import container_clients
 from nself_core.postgres.reach import Login, find_psql
+from nself_core.postgres.tools import INSTALL
 from nself_core.sql.quoting import identifier
 
 PAUSE_SECONDS = 5  # for the transactions under way to end
 RESUME_SECONDS = 10
 CONNECT_SECONDS = 5
 SERVICE, PORT = "pgbouncer", "6432"  # the name of nSelf's service, and its port, in the stack's own network
+IN_STACK = {"PGHOST": SERVICE, "PGPORT": PORT}
 CONSOLE = "pgbouncer"  # the console's name as a database
+OPTIONS = ("-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-d", CONSOLE)
 
 # psql sends each command by itself, as the console wants it.
 HELD = """
@@ -41,28 +45,31 @@ def is_enabled(settings):
 
 
 def console_of(database):
-    """The Console of the pgBouncer that the settings enable, or None."""
+    """The Console of the pgBouncer that the settings enable, or None. Raises Unreachable where there is no psql."""
     settings = database.settings
     if not is_enabled(settings):
         return None
-    host, inside = settings.get("PGBOUNCER_HOST"), database.reach.kind == "container"
-    place = {
-        "PGHOST": host or (SERVICE if inside else "localhost"),
-        "PGPORT": PORT if inside and not host else settings.get("PGBOUNCER_PORT") or PORT,
-        "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
-        "LC_ALL": "C",
-    }
+    host, port = settings.get("PGBOUNCER_HOST"), settings.get("PGBOUNCER_PORT") or PORT
     login = Login(settings.get("PGBOUNCER_ADMIN_USER") or CONSOLE, settings.get("PGBOUNCER_ADMIN_PASSWORD") or "")
-    options = ["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-d", CONSOLE]
-    if inside:
-        argv, env = database.reach.command("psql", place, login)
-        return Console(argv[:-1], ["psql", *options], env)
+    common = {"PGCONNECT_TIMEOUT": str(CONNECT_SECONDS), "LC_ALL": "C"}
+    if database.reach.kind == "container":
+        place = {"PGHOST": host, "PGPORT": port} if host else IN_STACK
+        return _in_container(database.reach, {**place, **common}, login)
     path = find_psql()
     if not path:
-        raise Unreachable("there is no psql on this host", "install Postgres' client programs")
+        failure = Unreachable("there is no psql on this host", INSTALL)
+        there, place = container_clients.way_to(settings, (host, port) if host else None, failure)
+        return _in_container(there, {**(place or IN_STACK), **common}, login)
+    place = {"PGHOST": host or "localhost", "PGPORT": port, **common}
     others = {"PGHOSTADDR": None, "PGSERVICE": None, "PGOPTIONS": None}
     env = processes.child_env({**place, **others, "PGUSER": login.user, "PGPASSWORD": login.password or None})
-    return Console([], [path, *options], env)
+    return Console([], [path, *OPTIONS], env)
+
+
+def _in_container(reach, variables, login):
+    """The Console by the psql of a ContainerReach."""
+    argv, env = reach.command("psql", variables, login)
+    return Console(argv[:-1], ["psql", *OPTIONS], env)
 
 
 def names_of(console, name):

@@ -12,8 +12,8 @@ from collections import namedtuple
 from nself_core.backups import analysis, comparison, exchange, in_place, load, swap
 from nself_core.backups import folder as folders
 from nself_core.backups.age import readable
-from nself_core.backups.manifest import read_metadata
-from nself_core.backups.names import SAFETY_LABEL
+from nself_core.backups.manifest import check_connections, check_restorable, read_metadata
+from nself_core.backups.names import MANIFEST, SAFETY_LABEL
 from nself_core.backups.pooler import is_enabled
 from nself_core.backups.room import refuse_full
 from nself_core.backups.verify import DAMAGED, GOOD, examine
@@ -57,6 +57,16 @@ def choose(folder, settings, database_name, file):
     )
 
 
+def passed_over(folder, backup):
+    """Warnings of what `choose` passed over, though it is newer than its Backup and may be this database's.
+
+    What others' manifests name as theirs is not told, nor what a restore took by itself.
+    """
+    newer = (each for each in folders.list_backups(folder) if each.name.seconds > backup.name.seconds)
+    nameless = [each.shown for each in newer if each.manifest is None and each.name.label != SAFETY_LABEL]
+    return [f"{shown} is newer, and passed over: its manifest is absent or damaged" for shown in nameless[:1]]
+
+
 def check(database, backup, facts, jobs=None, is_here=True):
     """Warnings about a Backup that may be restored. Raises CheckFailed for one that may not.
 
@@ -69,13 +79,19 @@ def check(database, backup, facts, jobs=None, is_here=True):
     manifest = backup.manifest
     if manifest is None:
         return [f"{backup.shown} has no manifest: it was read whole, but nothing says what it should be"]
+    check_restorable(manifest, backup.shown + MANIFEST)
     if manifest["server_version"] // 10000 > facts["server_version"] // 10000:
         raise CheckFailed(
             f"the backup is of Postgres {manifest['server']}, and this server is {facts['server']}",
             "restore it on a server of its own version or later",
             file=backup.shown,
         )
-    return list(_differences(manifest, facts))
+    return [*_still_to_come(backup), *_differences(manifest, facts)]
+
+
+def _still_to_come(backup):
+    if backup.name.seconds > time.time() + folders.SKEW_SECONDS:
+        yield f"{backup.shown} has a time that is still to come: a clock is wrong, or was, and others may be newer"
 
 
 def _differences(manifest, facts):
@@ -96,6 +112,7 @@ def plan_restore(database, backup, facts, jobs, safety, inside=False, is_here=Tr
     refuse_protected(database)
     backup = readable(backup)
     load.check_jobs(database, backup, jobs)
+    check_connections(jobs, facts)
     if not inside:
         in_place.refuse_beside(database)
     name = facts["database"]
@@ -175,11 +192,9 @@ def perform(database, job, take, tell):
 
 
 def _free_name(keeper, name, kind, seconds):
-    """A name of `swap.side_name` that no database has yet; of one that is taken, the next second's."""
-    taken = {row["name"] for row in keeper.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, kind))}
-    while swap.side_name(name, kind, seconds) in taken:
-        seconds += 1
-    return swap.side_name(name, kind, seconds)
+    """A name of `swap.later_name` that no database has yet."""
+    found = keeper.rows(swap.SQL_DATABASES, prefix=swap.side_prefix(name, kind))
+    return swap.later_name(name, kind, seconds, [row["name"] for row in found])
 
 
 def _likeness(keeper, name):

@@ -7,16 +7,19 @@ nobody is connected to, so it is done from another one.
 
 from __future__ import annotations
 
+import calendar
 import re
 import time
 
-from nself_core.postgres.maintenance import sql_open
+from nself_core.postgres.maintenance import LOCALE_COLUMNS, sql_create_like, sql_open
 from nself_core.redaction import MASK, Masked
 from nself_core.sql.quoting import dollar, identifier, literal
 
 BEFORE, RESTORE = "before", "restore"
 LONGEST_NAME = 63  # bytes (NAMEDATALEN - 1)
 HASH_DIGITS = 8
+STAMP_FORM, STAMP_DIGITS = "%Y%m%d%H%M%S", 14  # of the time at the end of a name of `side_name`
+LAST_SECONDS = 253402300799  # the end of the year 9999, behind which a time has more digits
 WAIT_SECONDS = 15  # for the ended sessions to be gone
 
 SQL_DATABASES = """
@@ -68,14 +71,11 @@ ENDING = f"""LOOP
     END LOOP;"""
 
 # What `CREATE DATABASE` and the statements behind it need to make a second database like the first.
-SQL_LIKENESS = """
-SELECT pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.datctype AS ctype,
+SQL_LIKENESS = f"""
+SELECT {LOCALE_COLUMNS},
        pg_catalog.pg_get_userbyid(d.datdba) AS owner, d.datconnlimit AS connections,
        CASE WHEN t.oid <> template.dattablespace THEN t.spcname END AS tablespace,
-       pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
-       pg_catalog.to_jsonb(d) ->> 'datlocprovider' AS provider,
-       coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale') AS locale,
-       pg_catalog.to_jsonb(d) ->> 'daticurules' AS rules, d.datacl IS NOT NULL AS has_grants,
+       pg_catalog.shobj_description(d.oid, 'pg_database') AS comment, d.datacl IS NOT NULL AS has_grants,
        coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
                      'to', CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END,
                      'privilege', a.privilege_type, 'option', a.is_grantable))
@@ -98,7 +98,7 @@ def side_name(name, kind, seconds):
     A name that is too long is cut, and told from others that begin alike by a hash of the whole of it.
     Arguments: `kind`, BEFORE or RESTORE; `seconds` since 1970.
     """
-    ending = f"_{kind}_{time.strftime('%Y%m%d%H%M%S', time.gmtime(seconds))}"
+    ending = f"_{kind}_{time.strftime(STAMP_FORM, time.gmtime(seconds))}"
     whole, space = name.encode(), LONGEST_NAME - len(ending)
     if len(whole) > space:
         import hashlib
@@ -113,20 +113,25 @@ def side_prefix(name, kind):
     return side_name(name, kind, 0)[: -len("19700101000000")]
 
 
+def side_seconds(name):
+    """The time in a name of `side_name`, in seconds since 1970; None where what stands there is none."""
+    try:
+        return calendar.timegm(time.strptime(name[-STAMP_DIGITS:], STAMP_FORM))
+    except ValueError:
+        return None
+
+
+def later_name(name, kind, seconds, taken):
+    """As `side_name`, but behind the names in `taken`, also where the clock went back: undo takes the last of them."""
+    known = [found + 1 for found in map(side_seconds, taken) if found is not None and found < LAST_SECONDS]
+    return side_name(name, kind, max([seconds, *known]))
+
+
 def sql_create(new, like):
-    """The statement that makes the empty database `new`, in encoding and locale as `like`, a row of SQL_LIKENESS."""
-    parts = [
-        f"CREATE DATABASE {identifier(new)} TEMPLATE template0 OWNER {identifier(like['owner'])}",
-        f"ENCODING {literal(like['encoding'])} LC_COLLATE {literal(like['collate'])} LC_CTYPE {literal(like['ctype'])}",
-    ]
-    if like["tablespace"]:  # to name the template's own, too, wants a right that an ordinary owner has not
-        parts.append(f"TABLESPACE {identifier(like['tablespace'])}")
-    if like["provider"] == "i":
-        parts.append(f"LOCALE_PROVIDER icu ICU_LOCALE {literal(like['locale'])}")
-        parts += [f"ICU_RULES {literal(like['rules'])}"] if like["rules"] else []
-    if like["provider"] == "b":
-        parts.append(f"LOCALE_PROVIDER builtin BUILTIN_LOCALE {literal(like['locale'])}")
-    return " ".join(parts)
+    """The statement that makes the empty database `new` like `like`, a row of SQL_LIKENESS."""
+    text = f"{sql_create_like(new, like)} OWNER {identifier(like['owner'])}"
+    # To name the template's own tablespace, too, wants a right that an ordinary owner has not.
+    return f"{text} TABLESPACE {identifier(like['tablespace'])}" if like["tablespace"] else text
 
 
 def sql_dress(new, like):

@@ -17,7 +17,7 @@ from nself_core.backups import folder as folders
 from nself_core.backups import remote as remotes
 from nself_core.backups import send, verify_remote
 from nself_core.backups.age import Encrypting, check_recipients, read_recipients, sealed
-from nself_core.backups.manifest import document, read_facts, write_manifest
+from nself_core.backups.manifest import check_connections, document, read_facts, write_manifest
 from nself_core.backups.names import (
     CUSTOM,
     DIRECTORY,
@@ -88,6 +88,7 @@ def plan_backup(settings, facts, args):
     if jobs is not None and form != DIRECTORY:
         raise UsageFailure(f"--jobs works with --format directory only, not with {form}")
     if jobs is not None:
+        check_connections(jobs, facts)
         arguments.append(f"--jobs={jobs}")
     recipients = read_recipients(settings)
     _check_stream(form, recipients, args)
@@ -101,7 +102,16 @@ def plan_backup(settings, facts, args):
         folders.backup_folder(settings), label, form, ending, arguments, facts, details, args.verify, recipients,
         destination, not args.no_local,
     )  # fmt: skip
-    return Plan([Step("backup", title, work=job) for title in _titles(job)])
+    later = folders.later_names(job.folder, time.time()) if job.keeps else []
+    return Plan([Step("backup", title, work=job) for title in _titles(job)], _later(job.folder, later))
+
+
+def _later(folder, names):
+    """A warning where backups are there of a time to come: this one is not the newest then."""
+    if not names:
+        return []
+    told = f"{os.path.join(folder.shown, names[0])} has a time that is still to come: a clock is wrong, or was"
+    return [f"{told}; until then `restore` and `backup prune` take it for newer than this backup"]
 
 
 def _check_stream(form, recipients, args):
@@ -151,6 +161,11 @@ def compression(form, compress, facts):
     if method and facts["server_version"] < 160000:
         raise UsageFailure(f"pg_dump knows {method} since Postgres 16, and this is {facts['server']}")
     return [f"--compress={compress}"]
+
+
+def progress_label(job):
+    """What stands before the bytes that are dumped: how many come nobody knows, the database's size gives an idea."""
+    return f"dumped of a database of {bytes_text(job.facts['size_bytes'])}"
 
 
 def take(database, job, progress):
@@ -315,11 +330,11 @@ def _dump_stream(database, job, sinks, progress):
     measuring = folders.Measuring(sinks, progress)
     command = command_of(database, "pg_dump", job.arguments, job.facts["server_version"], True)
     if not job.recipients:
-        words = stream(command, measuring)
+        words = stream(command, measuring, idle=lambda: progress(measuring.size))
         return Dumped(measuring.size, measuring.hexdigest, words, None)
     encrypting = Encrypting(job.recipients, measuring)
     try:
-        words = stream(command, encrypting)
+        words = stream(command, encrypting, idle=lambda: progress(measuring.size))
         encrypting.finish()
     finally:
         encrypting.end()
@@ -331,7 +346,8 @@ def _dump_directory(database, job, part, version, progress):
     if runs_in_container(database, "pg_dump", version):
         return _unpack_directory(database, job, part, progress)
     target = os.path.join(part, "dump")
-    words = stream(command_of(database, "pg_dump", [*job.arguments, f"--file={target}"], version, True))
+    command = command_of(database, "pg_dump", [*job.arguments, f"--file={target}"], version, True)
+    words = stream(command, idle=lambda: progress(folders.size(target)))
     for name in os.listdir(target):
         os.rename(os.path.join(target, name), os.path.join(part, name))
     os.rmdir(target)
@@ -343,7 +359,7 @@ def _unpack_directory(database, job, part, progress):
     command = scripted(database, "pg_dump", DIRECTORY_IN_CONTAINER, job.arguments, job.facts["server_version"])
     unpacking = Unpacking(part, progress)
     try:
-        words = stream(command, unpacking)
+        words = stream(command, unpacking, idle=lambda: progress(folders.size(part)))
         unpacking.close()
     finally:
         unpacking.abandon()

@@ -13,9 +13,9 @@ import re
 import zlib
 
 from nself_core.backups import folder as folders
-from nself_core.backups.age import IDENTITY, decrypted, require_identity
-from nself_core.backups.manifest import read_manifest
-from nself_core.backups.names import CUSTOM, DIRECTORY, PLAIN
+from nself_core.backups.age import IDENTITY, SEALED, decrypted, require_identity
+from nself_core.backups.manifest import check_restorable, read_manifest
+from nself_core.backups.names import CUSTOM, DIRECTORY, MANIFEST, PLAIN
 from nself_core.backups.plain import find_command
 from nself_core.backups.shares import read_shares
 from nself_core.backups.tar import CHUNK, chunks, tar_of
@@ -66,7 +66,7 @@ def check(examined, backups, progress):
 def _summary(rows, damaged):
     count = len(rows)
     if damaged:
-        return f"{len(damaged)} of {count} backups damaged"
+        return f"{len(damaged)} of {count} backup{'' if count == 1 else 's'} damaged"
     unread = sum(row["state"] == UNREAD for row in rows)
     told = f"{count} backup{'' if count == 1 else 's'}"
     if unread:
@@ -76,10 +76,13 @@ def _summary(rows, damaged):
 
 def examine(database, backup, jobs=1):
     """(state, reason or None) of one Backup. Argument: `jobs`, how many processes may read it at once."""
-    if os.path.isdir(backup.path) != (backup.name.format == DIRECTORY):
-        return DAMAGED, f"it should be {'a folder' if backup.name.format == DIRECTORY else 'a file'}, and is not"
+    wanted, is_it = ("a folder", os.path.isdir) if backup.name.format == DIRECTORY else ("a file", os.path.isfile)
+    if not is_it(backup.path):  # to read a pipe or a device may take for ever
+        return DAMAGED, f"it should be {wanted}, and is not"
     try:
         manifest = read_manifest(backup.path)
+        if manifest:
+            check_restorable(manifest, backup.path + MANIFEST, SEALED)
         size, digest = folders.measure(backup.path)
     except FileFailure as failure:
         return DAMAGED, f"{failure.message}: {os.path.basename(failure.file)}"

@@ -9,9 +9,10 @@ import os
 
 from nself_core.backups import folder as folders
 from nself_core.backups import remote as remotes
-from nself_core.backups.age import decrypted, require_identity
+from nself_core.backups.age import SEALED, decrypted, require_identity
 from nself_core.backups.folder import write_failure
-from nself_core.backups.names import DIRECTORY
+from nself_core.backups.manifest import check_restorable
+from nself_core.backups.names import DIRECTORY, MANIFEST
 from nself_core.backups.tar import Unpacking, tar_of
 from nself_core.backups.verify import DAMAGED, GOOD, HASH_ONLY, UNKNOWN, UNREAD, difference, read_whole
 from nself_core.failures import CheckFailed, FileFailure
@@ -71,6 +72,7 @@ def examine(database, remote, backup, place):
         return UNKNOWN, NO_MANIFEST
     try:
         manifest = remotes.with_manifest(remote, backup).manifest
+        check_restorable(manifest, backup.shown + MANIFEST, SEALED)
         reading = Reading(remote, backup.key)
         state, reason = _read(database, backup, reading, place)
     except NoSuchObject:

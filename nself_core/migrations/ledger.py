@@ -11,7 +11,7 @@ from collections import namedtuple
 from nself_core.bookkeeping.proof import LOCK_KEY, SQL_CREATE_SCHEMA, locked, proven
 from nself_core.bookkeeping.protection import IS_PROTECTED
 from nself_core.failures import SqlFailure
-from nself_core.sql.quoting import identifier, literal
+from nself_core.sql.quoting import dollar, identifier, literal
 
 # The fact that each table's presence is.
 TABLES = {
@@ -297,6 +297,15 @@ def sql_forgotten(version):
     return (
         f"DELETE FROM nself_db.migrations WHERE version = {int(version)}",
         f"DELETE FROM hdb_catalog.schema_migrations WHERE version = {int(version)}",
+    )
+
+
+def sql_gone(version):
+    """A statement that fails where `version` is still recorded: a policy, rule or trigger may keep its row."""
+    kept = f"version {int(version)} is still recorded: a policy, rule or trigger of the table keeps its row"
+    return "DO " + dollar(
+        f"BEGIN\n    IF EXISTS (SELECT FROM hdb_catalog.schema_migrations WHERE version = {int(version)}) THEN\n"
+        f"        RAISE EXCEPTION {literal(kept)};\n    END IF;\nEND"
     )
 
 

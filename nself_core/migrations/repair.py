@@ -82,7 +82,8 @@ def _applied(entry, way, number):
 def _pending(entry, way, number):
     if entry.record is None:
         return (), f"version {entry.version} is pending already"
-    return ledger.sql_forgotten(entry.version), f"version {entry.version} recorded as pending"
+    texts = (*ledger.sql_forgotten(entry.version), ledger.sql_gone(entry.version))
+    return texts, f"version {entry.version} recorded as pending"
 
 
 def _statement(entry, way, number):

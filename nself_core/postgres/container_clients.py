@@ -106,6 +106,23 @@ def offline(settings, failure):
     return ["docker", "exec", "-i", "-e", "LC_ALL", there.container], env
 
 
+def way_to(settings, end, failure):
+    """(the ContainerReach of the project's container, libpq's variables that lead from there to another server).
+
+    Arguments: `end`, the (host, port) as this host knows it, or None for what is known in the stack by name, which
+    wants no variables; `failure`, why there is no client program on this host.
+    """
+
+    def find():
+        there, facts = _find_container(settings)
+        if end is None:
+            return there, {}
+        found = {f"PG{name.upper()}": value for name, value in _pairs(f"?{_way_from(there, facts, [end])[1:]}")}
+        return there, {"PGHOST": end[0], "PGPORT": end[1], **found}
+
+    return _instead(failure, find)
+
+
 def interactive(database, variables, login):
     """Arguments and environment for psql on the terminal: where a URL's host has none, the container's."""
     try:

@@ -5,7 +5,7 @@ A database that lets nobody in is opened from another one of its server, too.
 
 from __future__ import annotations
 
-from nself_core.sql.quoting import identifier
+from nself_core.sql.quoting import identifier, literal
 
 # What a role or a database may have set, and a server's version may not know.
 TIMEOUTS = "('statement_timeout', 'transaction_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout')"
@@ -14,6 +14,24 @@ SQL_KNOWN_TIMEOUTS = f"SELECT name FROM pg_catalog.pg_settings WHERE name IN {TI
 SQL_NO_TIMEOUTS = (
     f"SELECT pg_catalog.set_config(name, '0', {{local}}) FROM pg_catalog.pg_settings WHERE name IN {TIMEOUTS}"
 )
+
+# What `sql_create_like` takes from a row `d` of pg_database, whose columns every version of Postgres names otherwise.
+LOCALE_COLUMNS = """pg_catalog.pg_encoding_to_char(d.encoding) AS encoding,
+       d.datcollate AS collate, d.datctype AS ctype,
+       pg_catalog.to_jsonb(d) ->> 'datlocprovider' AS provider,
+       coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale') AS locale,
+       pg_catalog.to_jsonb(d) ->> 'daticurules' AS rules"""
+
+
+def sql_create_like(name, like):
+    """The statement that makes the empty database `name`, in encoding and locale as `like`, a row of LOCALE_COLUMNS."""
+    text = (
+        f"CREATE DATABASE {identifier(name)} TEMPLATE template0 ENCODING {literal(like['encoding'])} "
+        f"LC_COLLATE {literal(like['collate'])} LC_CTYPE {literal(like['ctype'])}"
+    )
+    words = {"i": "icu ICU_LOCALE", "b": "builtin BUILTIN_LOCALE"}.get(like["provider"])
+    text += f" LOCALE_PROVIDER {words} {literal(like['locale'])}" if words else ""
+    return f"{text} ICU_RULES {literal(like['rules'])}" if like["rules"] else text
 
 
 def maintenance_name(name):

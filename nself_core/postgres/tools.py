@@ -23,6 +23,7 @@ from nself_core.postgres.toolchain import find_clients
 CHUNK = 1 << 18
 PIPE_BYTES = 1 << 20
 GATHER_SECONDS = 0.01
+IDLE_SECONDS = 1
 SET_PIPE_SIZE = 1031  # fcntl.F_SETPIPE_SZ, which Python names since 3.10
 KEPT_WORDS = 64 << 10  # bytes of what a program says; of more, the last are kept
 
@@ -293,15 +294,16 @@ def _major(path):
     return int(found[0]) if found else None
 
 
-def stream(command, sink=None, source=()):
+def stream(command, sink=None, source=(), idle=None):
     """Run a Command to its end, hand what it writes to `sink(bytes)` and give it what `source` yields to read.
 
     A source that yields None has nothing to give yet: it is asked again in a moment, unless the program has ended.
-    Returns what it said on standard error, as text. Raises ToolFailed where it, or the way to it, did not end well.
+    Argument: `idle()`, called each second in which it writes and takes nothing: it may wait for a lock. Returns what it
+    said on standard error, as text. Raises ToolFailed where it, or the way to it, did not end well.
     """
     child = processes.start(command.argv, command.env)
     try:
-        words = _pump(child, sink or (lambda data: None), iter(source), command.watched)
+        words = _pump(child, sink or (lambda data: None), iter(source), command.watched, idle)
         code = child.wait()
     except BaseException:
         _end(child)
@@ -328,10 +330,10 @@ def _end(child):
         time.sleep(0.01)
 
 
-def _pump(child, sink, source, stays_open):
+def _pump(child, sink, source, stays_open, idle):
     """Feed and read a child until it has closed both its outputs; returns what came on standard error.
 
-    Argument: `stays_open`, whether its standard input stays open for as long.
+    Arguments: `stays_open`, whether its standard input stays open for as long; `idle`, as of `stream`.
     """
     for end in (child.stdin, child.stdout, child.stderr):
         os.set_blocking(end.fileno(), False)
@@ -345,7 +347,11 @@ def _pump(child, sink, source, stays_open):
             feeds = waiting != b""
             if not feeds and not stays_open:
                 child.stdin.close()
-        ready = _ready(child, feeds, waiting is None)
+        looks_again = waiting is None
+        patience = LOOK_SECONDS if looks_again else IDLE_SECONDS if idle else None
+        ready = _ready(child, feeds and not looks_again, patience)
+        if idle and not (ready or looks_again):
+            idle()
         if child.stdin in ready:
             waiting = _fed(child.stdin, waiting)
         if child.stdout in ready:
@@ -358,19 +364,19 @@ def _pump(child, sink, source, stays_open):
     return bytes(words)
 
 
-def _ready(child, feeds, looks_again):
-    """The ends of a child's pipes at which there is something to do; maybe none, where its source is asked again."""
+def _ready(child, feeds, patience):
+    """The ends of a child's pipes at which there is something to do, none after so many seconds, or None, without."""
     poll = select.poll()
     ends = {}
     for end, event in (
-        *([(child.stdin, select.POLLOUT)] if feeds and not looks_again else []),
+        *([(child.stdin, select.POLLOUT)] if feeds else []),
         (child.stdout, select.POLLIN),
         (child.stderr, select.POLLIN),
     ):
         if not end.closed:
             ends[end.fileno()] = end
             poll.register(end.fileno(), event)
-    return [ends[number] for number, _ in poll.poll(LOOK_SECONDS * 1000 if looks_again else None)]
+    return [ends[number] for number, _ in poll.poll(None if patience is None else patience * 1000)]
 
 
 def _fed(stdin, waiting):
