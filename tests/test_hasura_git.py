@@ -29,6 +29,7 @@ from bed.hasura_projects import (
 )
 
 from nself_core import shapes
+from nself_core.hasura import unfinished
 
 STATUS = ("hasura", "git", "status")
 PULL = ("hasura", "git", "pull")
@@ -437,7 +438,8 @@ def test_killed_in_the_middle_each_file_is_whole_and_the_next_run_completes(plai
     running.communicate()
     half = files_of(plain_project)
     assert half != old
-    plain_project.run("hasura", "metadata", "diff").ok()  # the tree can be read at any time
+    outcome = plain_project.run("hasura", "metadata", "apply")  # the mix is never taken for metadata
+    assert (outcome.code, "some are old and some are new" in outcome.err) == (1, True), repr(outcome)
     checked(plain_project, words).ok()
     done = files_of(plain_project)
     for name, text in half.items():
@@ -449,16 +451,15 @@ def test_killed_in_the_middle_each_file_is_whole_and_the_next_run_completes(plai
 
 def test_what_a_killed_run_has_not_removed_is_removed_by_the_next(plain_project, engine):
     """As it is when the list of tables is written and the files of those that are gone are still there."""
-    state = json.loads((plain_project.root / BASE).read_text())
-    state["pending"] = {AUTHORS_FILE: None}
-    plain_project.write(BASE, json.dumps(state))
+    note = {AUTHORS_FILE.removeprefix(f"{METADATA}/"): ("before", None)}
+    unfinished.write_note(str(plain_project.root / METADATA), note)
     plain_project.write(f"{METADATA}/databases/default/tables/tables.yaml", '- "!include public_posts.yaml"\n')
     replace(engine, document(BLOG["sources"][0]["tables"][1]))
     left = plain_project.write(f"{METADATA}/databases/default/tables/.tables.yaml.4711.nself-tmp", "- half of")
     data = checked(plain_project, PULL).ok().json()["data"]
     assert data["removed"] == [AUTHORS_FILE]
     assert not left.exists()
-    assert json.loads((plain_project.root / BASE).read_text())["pending"] == {}
+    assert unfinished.NOTE not in files_of(plain_project)
 
 
 def test_two_pulls_at_once(plain_project, engine):

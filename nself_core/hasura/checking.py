@@ -156,8 +156,8 @@ def plan_fix(files, rules):
     tree = files.local.tree
     document = lint.fixed(tree.document, rules)
     actions = [] if document is tree.document else plan_files(files.folder, tree, document, exact=True)
-    changes = [change_of(files, item) for item in actions if not isinstance(item, Keep)]
-    unsaved = unsaved_files(find_repository(files.path), changes, files.synced)
+    changes = [change_of(files, item)._replace(is_fix=True) for item in actions if not isinstance(item, Keep)]
+    unsaved = unsaved_files(find_repository(files.path), changes, files)
     look = Step("lint", f"look through {files.local.shown} again", work=rules)
     return Plan([*file_steps(changes, unsaved), look])
 
