@@ -211,6 +211,43 @@ def test_a_link_to_the_tree_and_a_work_tree_around_the_project(plain_project, en
     assert POSTS_FILE in {row["file"] for row in outcome.json()["data"]["files"]}
 
 
+def test_what_could_not_be_compared_is_not_said_to_be_the_same(plain_project, engine):
+    edit_posts(plain_project, "filter: {}", "filter: {")
+    outcome = checked(plain_project, STATUS).ok()
+    assert outcome.err.endswith(f"{engine.endpoint} has the metadata of HEAD\n")
+    assert len(outcome.json()["warnings"]) == 1
+    shutil.rmtree(plain_project.root / ".git")
+    git(plain_project, "init", "-q")
+    outcome = checked(plain_project, STATUS).ok()
+    assert outcome.err.endswith(f"nothing to compare {engine.endpoint} with\n")
+
+
+def test_the_files_of_a_submodule_are_compared_as_head_has_them(plain_project, engine, tmp_path):
+    inner = tmp_path / "inner"
+    shutil.copytree(plain_project.root / METADATA / "databases", inner)
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "inner")):
+        git(plain_project, "-C", str(inner), *words)
+    git(plain_project, "rm", "-qr", f"{METADATA}/databases")
+    git(plain_project, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(inner), f"{METADATA}/databases")
+    git(plain_project, "commit", "-qm", "submodule")
+    data = checked(plain_project, STATUS).ok().json()["data"]
+    assert (data["files"], data["engine"]["differs_from_head"]) == ([], False)
+    edit_posts(plain_project, "- title", "- body")
+    data = checked(plain_project, STATUS).ok().json()["data"]["engine"]
+    assert (data["differs_from_head"], data["differs_from_working_tree"]) == (False, True)
+
+
+def test_a_mix_that_was_committed_is_known(plain_project, engine):
+    """The note of the run goes with it."""
+    note = {name: ("before", unfinished.text_digest(text)) for name, text in FILES.items()}
+    unfinished.write_note(str(plain_project.root / METADATA), {**note, "network.yaml": (None, "wanted")})
+    git(plain_project, "add", "-A")
+    git(plain_project, "commit", "-qm", "mix")
+    outcome = checked(plain_project, STATUS).ok()
+    assert (outcome.json()["data"]["files"], len(outcome.json()["warnings"])) == ([], 2)
+    assert all("some are old and some are new" in warning for warning in outcome.json()["warnings"])
+
+
 # pull
 
 
@@ -310,6 +347,15 @@ def test_each_environment_has_a_base_of_its_own(plain_project, engine):
     checked(plain_project, PULL, "--env", "staging").ok()
     bases = json.loads((plain_project.root / BASE).read_text())["bases"]
     assert sorted(bases) == ["dev", "staging"]
+
+
+def test_a_pull_that_has_nothing_to_write_does_not_say_that_both_are_the_same(plain_project, engine):
+    edit_posts(plain_project, "- title", "- body")
+    outcome = checked(plain_project, PULL).ok()
+    assert f"has what changed in {engine.endpoint}, and more" in outcome.err
+    assert "has the metadata of" not in outcome.err
+    edit_posts(plain_project, "- body", "- title")
+    assert f"has the metadata of {engine.endpoint}" in checked(plain_project, PULL).ok().err
 
 
 # push

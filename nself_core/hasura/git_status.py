@@ -124,4 +124,7 @@ def _line(name, changes, live):
 def _verdict(head, working, live):
     known = {"HEAD": head, "the files": working}
     differs = [name for name, changes in known.items() if changes]
-    return f"{live.where} differs from {' and '.join(differs)}" if differs else f"{live.where} has what is there"
+    if differs:
+        return f"{live.where} differs from {' and '.join(differs)}"
+    equal = [name for name, changes in known.items() if changes == []]
+    return f"{live.where} has the metadata of {' and '.join(equal)}" if equal else f"nothing to compare {live.where} with"

@@ -21,7 +21,7 @@ from nself_core.hasura.project import find_metadata, is_tree
 from nself_core.hasura.synced import FILE, Base, read_synced
 from nself_core.hasura.tree import kind_there, read_tree
 from nself_core.hasura.tree_writer import Change, Recorded, Settled, digest, is_ours
-from nself_core.hasura.unfinished import SINGLE, folder_of, lacks_last, read_note, tree_lock
+from nself_core.hasura.unfinished import folder_of, is_single, lacks_last, read_note, tree_lock
 from nself_core.plan import Plan, Step
 
 Files = namedtuple("Files", "path folder shown kind local synced note")
@@ -118,7 +118,10 @@ def plan_pull(files, live, record, force):
     changes = _file_changes(files, document)
     unsaved = unsaved_files(find_repository(files.path), changes, files)
     warnings = [f"the engine's was taken: {_conflict_title(local, conflict)}" for conflict in conflicts]
-    return _plan(files, changes, unsaved, record, live)._replace(warnings=warnings)
+    plan = _plan(files, changes, unsaved, record, live)._replace(warnings=warnings)
+    if not changes and find_changes(document, live.document):
+        return plan._replace(nothing=f"nothing to write: {files.shown} has what changed in {live.where}, and more")
+    return plan
 
 
 def _completed(local, past):
@@ -146,7 +149,7 @@ def _merged(local, base, ours, theirs):
 def _file_changes(files, document):
     """A Change for each file that is written or removed."""
     tree = files.local and files.local.tree
-    if tree is None and files.path.endswith(SINGLE):
+    if tree is None and is_single(files.path):
         return [change_of(files, item) for item in _single(files, document)]
     if tree is None:
         planned = plan_anew(files.folder, document, files.kind)

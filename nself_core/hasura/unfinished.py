@@ -18,9 +18,14 @@ NOTE = ".nself-unfinished.json"
 SINGLE = (".json", ".yaml", ".yml")
 
 
+def is_single(path):
+    """Whether a metadata tree is a single file; of one that is not there its name says it."""
+    return os.path.isfile(path) or (path.endswith(SINGLE) and not os.path.isdir(path))
+
+
 def folder_of(path):
     """The folder of a metadata tree, which is a directory or a single file."""
-    return os.path.dirname(path) if path.endswith(SINGLE) else path
+    return os.path.dirname(path) if is_single(path) else path
 
 
 @contextlib.contextmanager
