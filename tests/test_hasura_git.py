@@ -228,7 +228,8 @@ def test_the_files_of_a_submodule_are_compared_as_head_has_them(plain_project, e
     for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "inner")):
         git(plain_project, "-C", str(inner), *words)
     git(plain_project, "rm", "-qr", f"{METADATA}/databases")
-    git(plain_project, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(inner), f"{METADATA}/databases")
+    folder = f"{METADATA}/databases"
+    git(plain_project, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(inner), folder)
     git(plain_project, "commit", "-qm", "submodule")
     data = checked(plain_project, STATUS).ok().json()["data"]
     assert (data["files"], data["engine"]["differs_from_head"]) == ([], False)

@@ -118,7 +118,7 @@ def _place(row):
 
 
 def choose_rules(only, ignored):
-    """The ids of the rules to go by. Raises UsageFailure, with the nearest ids, for what is none, or if none is left."""
+    """The ids of the rules to go by. Raises UsageFailure, with the nearest ids, for what is none, and for none."""
     import difflib
 
     try:

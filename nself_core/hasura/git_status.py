@@ -127,4 +127,6 @@ def _verdict(head, working, live):
     if differs:
         return f"{live.where} differs from {' and '.join(differs)}"
     equal = [name for name, changes in known.items() if changes == []]
-    return f"{live.where} has the metadata of {' and '.join(equal)}" if equal else f"nothing to compare {live.where} with"
+    if equal:
+        return f"{live.where} has the metadata of {' and '.join(equal)}"
+    return f"there is nothing to compare {live.where} with"

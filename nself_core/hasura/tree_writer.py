@@ -23,7 +23,7 @@ class Change(namedtuple("Change", "folder shown action keep is_fix", defaults=(F
 
     Fields: the tree's `folder`; the file's path as `shown` to people, from the project's root; the `action`, an
     export.Write or Remove; `keep`, whether a copy of its present text is kept; `is_fix`, whether it is lint's: then
-    each file means afterwards what it meant, and what was a person's edit still is one.
+    each file means afterwards what it meant, and is a person's edit unless it was an export's.
     """
 
     __slots__ = ()
@@ -115,7 +115,7 @@ def _write_tree(root, synced, first, changes, records):
     sweep([path_of(folder, file) for file in (unfinished.NOTE, *note, *(change.file for change in changes))])
     present = _digests(folder, note)
     for file in note:
-        _mark(synced, prefix + file, present[file], is_ours=present[file] == note[file][1])
+        _mark(synced, prefix + file, present[file], present[file] == note[file][1])
     actions = [change.action for change in changes]
     check_files(folder, actions)
     copies = _keep_copies(root, [change for change in changes if change.keep])
@@ -131,15 +131,15 @@ def _write_tree(root, synced, first, changes, records):
         _forget_untouched(folder, run)
         raise
     for change in changes:
-        _mark(synced, change.shown, text_digest(change.text), is_ours=not (change.is_fix and change.keep))
+        _mark(synced, change.shown, text_digest(change.text), not change.is_fix or is_ours(synced, note, change))
     return copies
 
 
-def _mark(synced, shown, digest, is_ours):
-    """Note what an export or a pull wrote into a file, or that it holds something else, or is gone."""
-    if is_ours and digest is not None:
+def _mark(synced, shown, digest, is_wanted):
+    """Note what an export or a pull wrote into a file, or that it removed it, unless what is there is a person's."""
+    if is_wanted and digest is not None:
         synced.written[shown] = digest
-    elif is_ours:
+    elif is_wanted:
         synced.written.pop(shown, None)
 
 
