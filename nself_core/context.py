@@ -285,7 +285,7 @@ class Context:
         from nself_core.hasura import synced, tree_writer
 
         base = synced.Base(self.hasura.get_catalog_state()["id"], version, document)
-        tree_writer.record(self.settings.root, self.settings.env, base)
+        tree_writer.record(self.settings, base)
 
     def metadata_if_readable(self):
         """The project's metadata files, or None: where they only say where something stands."""

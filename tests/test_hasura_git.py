@@ -29,6 +29,7 @@ from bed.hasura_projects import (
 )
 
 from nself_core import shapes
+from nself_core.hasura import unfinished
 
 STATUS = ("hasura", "git", "status")
 PULL = ("hasura", "git", "pull")
@@ -210,6 +211,44 @@ def test_a_link_to_the_tree_and_a_work_tree_around_the_project(plain_project, en
     assert POSTS_FILE in {row["file"] for row in outcome.json()["data"]["files"]}
 
 
+def test_what_could_not_be_compared_is_not_said_to_be_the_same(plain_project, engine):
+    edit_posts(plain_project, "filter: {}", "filter: {")
+    outcome = checked(plain_project, STATUS).ok()
+    assert outcome.err.endswith(f"{engine.endpoint} has the metadata of HEAD\n")
+    assert len(outcome.json()["warnings"]) == 1
+    shutil.rmtree(plain_project.root / ".git")
+    git(plain_project, "init", "-q")
+    outcome = checked(plain_project, STATUS).ok()
+    assert outcome.err.endswith(f"nothing to compare {engine.endpoint} with\n")
+
+
+def test_the_files_of_a_submodule_are_compared_as_head_has_them(plain_project, engine, tmp_path):
+    inner = tmp_path / "inner"
+    shutil.copytree(plain_project.root / METADATA / "databases", inner)
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "inner")):
+        git(plain_project, "-C", str(inner), *words)
+    git(plain_project, "rm", "-qr", f"{METADATA}/databases")
+    folder = f"{METADATA}/databases"
+    git(plain_project, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(inner), folder)
+    git(plain_project, "commit", "-qm", "submodule")
+    data = checked(plain_project, STATUS).ok().json()["data"]
+    assert (data["files"], data["engine"]["differs_from_head"]) == ([], False)
+    edit_posts(plain_project, "- title", "- body")
+    data = checked(plain_project, STATUS).ok().json()["data"]["engine"]
+    assert (data["differs_from_head"], data["differs_from_working_tree"]) == (False, True)
+
+
+def test_a_mix_that_was_committed_is_known(plain_project, engine):
+    """The note of the run goes with it."""
+    note = {name: ("before", unfinished.text_digest(text)) for name, text in FILES.items()}
+    unfinished.write_note(str(plain_project.root / METADATA), {**note, "network.yaml": (None, "wanted")})
+    git(plain_project, "add", "-A")
+    git(plain_project, "commit", "-qm", "mix")
+    outcome = checked(plain_project, STATUS).ok()
+    assert (outcome.json()["data"]["files"], len(outcome.json()["warnings"])) == ([], 2)
+    assert all("some are old and some are new" in warning for warning in outcome.json()["warnings"])
+
+
 # pull
 
 
@@ -309,6 +348,15 @@ def test_each_environment_has_a_base_of_its_own(plain_project, engine):
     checked(plain_project, PULL, "--env", "staging").ok()
     bases = json.loads((plain_project.root / BASE).read_text())["bases"]
     assert sorted(bases) == ["dev", "staging"]
+
+
+def test_a_pull_that_has_nothing_to_write_does_not_say_that_both_are_the_same(plain_project, engine):
+    edit_posts(plain_project, "- title", "- body")
+    outcome = checked(plain_project, PULL).ok()
+    assert f"has what changed in {engine.endpoint}, and more" in outcome.err
+    assert "has the metadata of" not in outcome.err
+    edit_posts(plain_project, "- body", "- title")
+    assert f"has the metadata of {engine.endpoint}" in checked(plain_project, PULL).ok().err
 
 
 # push
@@ -437,7 +485,8 @@ def test_killed_in_the_middle_each_file_is_whole_and_the_next_run_completes(plai
     running.communicate()
     half = files_of(plain_project)
     assert half != old
-    plain_project.run("hasura", "metadata", "diff").ok()  # the tree can be read at any time
+    outcome = plain_project.run("hasura", "metadata", "apply")  # the mix is never taken for metadata
+    assert (outcome.code, "some are old and some are new" in outcome.err) == (1, True), repr(outcome)
     checked(plain_project, words).ok()
     done = files_of(plain_project)
     for name, text in half.items():
@@ -449,16 +498,15 @@ def test_killed_in_the_middle_each_file_is_whole_and_the_next_run_completes(plai
 
 def test_what_a_killed_run_has_not_removed_is_removed_by_the_next(plain_project, engine):
     """As it is when the list of tables is written and the files of those that are gone are still there."""
-    state = json.loads((plain_project.root / BASE).read_text())
-    state["pending"] = {AUTHORS_FILE: None}
-    plain_project.write(BASE, json.dumps(state))
+    note = {AUTHORS_FILE.removeprefix(f"{METADATA}/"): ("before", None)}
+    unfinished.write_note(str(plain_project.root / METADATA), note)
     plain_project.write(f"{METADATA}/databases/default/tables/tables.yaml", '- "!include public_posts.yaml"\n')
     replace(engine, document(BLOG["sources"][0]["tables"][1]))
     left = plain_project.write(f"{METADATA}/databases/default/tables/.tables.yaml.4711.nself-tmp", "- half of")
     data = checked(plain_project, PULL).ok().json()["data"]
     assert data["removed"] == [AUTHORS_FILE]
     assert not left.exists()
-    assert json.loads((plain_project.root / BASE).read_text())["pending"] == {}
+    assert unfinished.NOTE not in files_of(plain_project)
 
 
 def test_two_pulls_at_once(plain_project, engine):

@@ -8,7 +8,8 @@ import subprocess
 import pytest
 from bed.gaps import not_run
 
-from nself_core.hasura.git_tree import LOCAL_VARIABLES, changed_files, committed_files, find_repository
+from nself_core.failures import FileFailure
+from nself_core.hasura.git_tree import LOCAL_VARIABLES, changed_files, committed_files, find_repository, write_head
 
 FILES = ("version.yaml", "databases/databases.yaml", "databases/tables.yaml")
 
@@ -141,3 +142,55 @@ def test_what_is_only_called_a_repository_confirms_nothing(tree, submodule, cont
     else:
         (submodule / ".git").write_text(content)
     assert committed_files(find_repository(str(tree)), FILES) == {FILES[0]}
+
+
+# What HEAD has.
+
+
+def head(tree, target):
+    """The tree's files as HEAD has them: {path relative to the tree: text}."""
+    write_head(find_repository(str(tree)), str(target))
+    assert not os.path.lexists(f"{target}.index")
+    return {str(path.relative_to(target)): path.read_text() for path in target.rglob("*") if path.is_file()}
+
+
+def test_the_files_of_a_submodule_are_in_head_as_the_commit_has_them_that_it_names(tree, submodule, tmp_path):
+    there = {file: (tree / file).read_text() for file in FILES}
+    assert head(tree, tmp_path / "first") == there
+    (submodule / "tables.yaml").write_text("mine")
+    assert head(tree, tmp_path / "edited") == there
+    git(submodule, "commit", "-qam", "mine")
+    assert head(tree, tmp_path / "committed within") == there
+    git(tree.parent, "commit", "-qam", "mine")
+    assert head(tree, tmp_path / "committed") == {**there, FILES[2]: "mine"}
+    assert said(tree) == ({}, {*FILES})
+
+
+def test_the_files_of_a_submodule_in_a_submodule_are_in_head_too(tree, submodule, tmp_path):
+    make(tmp_path / "innermost", "a b.yaml")
+    git(submodule, "submodule", "add", "-q", str(tmp_path / "innermost"), "more/näm e")
+    git(submodule, "commit", "-qm", "more")
+    git(tree.parent, "commit", "-qam", "more")
+    assert "databases/more/näm e/a b.yaml" in head(tree, tmp_path / "head")
+
+
+def test_a_tree_that_lies_in_a_submodule_is_that_ones(tree, tmp_path):
+    outer = make(tmp_path / "outer", "x")
+    git(outer, "submodule", "add", "-q", str(tree.parent), "hasura")
+    inner = outer / "hasura" / "metadata"
+    (inner / FILES[0]).write_text("mine")
+    assert said(inner) == ({FILES[0]: "modified"}, {*FILES[1:]})
+    assert head(inner, tmp_path / "head") == {file: (tree / file).read_text() for file in FILES}
+
+
+def test_a_submodule_that_is_not_checked_out_has_no_files(tree, submodule, tmp_path):
+    git(tree.parent, "submodule", "--quiet", "deinit", "-f", "--all")
+    assert [*head(tree, tmp_path / "head")] == [FILES[0]]
+
+
+def test_a_commit_that_the_submodule_lacks_is_named(tree, submodule, tmp_path):
+    git(tree.parent, "update-index", "--cacheinfo", f"160000,{'12' * 20},metadata/databases")
+    git(tree.parent, "commit", "-qm", "moved")
+    with pytest.raises(FileFailure, match="the submodule databases lacks the commit that HEAD names") as caught:
+        head(tree, tmp_path / "head")
+    assert caught.value.hint == "git submodule update"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from bed.hasura_projects import (
 from nself_core import shapes
 from nself_core.hasura import tree_writer
 from nself_core.hasura.export import Write
+from nself_core.hasura.unfinished import NOTE
 
 EXPORT = ("hasura", "metadata", "export")
 DIFF = ("hasura", "metadata", "diff")
@@ -257,6 +259,23 @@ def test_a_file_of_a_persons_with_a_number_behind_it_is_left(plain_project, engi
     assert notes.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("name", ["tree.yaml", "tree.json"])
+def test_a_directory_with_the_name_of_a_file_is_a_directory(plain_project, engine, name):
+    shutil.move(plain_project.root / METADATA, plain_project.root / name)
+    elsewhere = {"HASURA_METADATA_DIR": name}
+    replace(engine, document(POSTS))
+    data = checked(plain_project, EXPORT, env=elsewhere).ok().json()["data"]
+    assert data["removed"] == [f"{name}/databases/default/tables/public_authors.yaml"]
+    assert checked(plain_project, DIFF, env=elsewhere).ok().json()["data"]["changes"] == []
+
+
+def test_a_single_file_may_have_any_name(plain_project, engine):
+    (plain_project.root / "all of it").write_text("version: 3\nsources: []\n")
+    elsewhere = {"HASURA_METADATA_DIR": "all of it"}
+    assert len(checked(plain_project, EXPORT, env=elsewhere).ok().json()["data"]["written"]) == 1
+    assert checked(plain_project, DIFF, env=elsewhere).ok().json()["data"]["changes"] == []
+
+
 @pytest.mark.parametrize("name", ["metadata.json", "metadata.yaml"])
 def test_a_single_file_is_made_and_then_changed(plain_project, engine, name):
     single = {"HASURA_METADATA_DIR": f"hasura/{name}"}
@@ -276,7 +295,7 @@ def test_a_tree_outside_of_the_project(plain_project, engine, tmp_path):
     data = checked(plain_project, EXPORT, env=elsewhere).ok().json()["data"]
     assert data["removed"] == [f"{elsewhere['HASURA_METADATA_DIR']}/databases/default/tables/public_authors.yaml"]
     assert data["copies"] == []
-    assert json.loads((plain_project.root / BASE).read_text())["pending"] == {}
+    assert not (tmp_path / "else where/metadata" / NOTE).exists()
 
 
 def test_a_damaged_base_says_what_to_do(plain_project, engine):
@@ -536,6 +555,38 @@ def test_fix_sets_right_what_means_the_same(untidy):
     assert text.startswith("# what everybody reads\n")
     assert text.index("guest") < text.index("user")
     assert "_and" in text
+
+
+@pytest.mark.parametrize("is_committed", [True, False], ids=["committed", "edited"])
+def test_what_lint_set_right_is_no_exports(plain_project, engine, is_committed):
+    """Nor is a person's edit, because lint has written it anew."""
+    plain_project.run(*EXPORT).ok()
+    git(plain_project, "init", "-q")
+    plain_project.write(POSTS_FILE, UNTIDY)
+    if is_committed:
+        git(plain_project, "add", "-A")
+        git(plain_project, "commit", "-qm", "state")
+    assert plain_project.run(*LINT, "--fix", "--json").json()["data"]["written"] == [POSTS_FILE]
+    text = (plain_project.root / POSTS_FILE).read_text()
+    outcome = checked(plain_project, EXPORT)
+    assert (outcome.code, outcome.json()["data"]["files"]) == (4, [POSTS_FILE])
+    assert (plain_project.root / POSTS_FILE).read_text() == text
+
+
+def test_what_lint_set_right_in_an_exports_file_still_is_the_exports(plain_project, engine):
+    plain_project.run(*EXPORT).ok()
+    git(plain_project, "init", "-q")
+    plain_project.write(POSTS_FILE, UNTIDY)
+    state = json.loads((plain_project.root / BASE).read_text())
+    state["written"][POSTS_FILE] = hashlib.sha256(UNTIDY.encode()).hexdigest()
+    plain_project.write(BASE, json.dumps(state))
+    assert plain_project.run(*LINT, "--fix", "--json").json()["data"]["copies"] == []
+    checked(plain_project, EXPORT).ok()
+
+
+def test_no_rule_at_all_is_refused(untidy):
+    outcome = untidy.run(*LINT, "--json", "--rule", "naming", "--ignore", "naming")
+    assert (outcome.code, outcome.json()["error"]["message"]) == (1, "no rule is left to go by")
 
 
 def test_fix_under_dry_run_shows_the_files(untidy):

@@ -118,16 +118,19 @@ def _place(row):
 
 
 def choose_rules(only, ignored):
-    """The ids of the rules to go by. Raises UsageFailure, with the nearest ids, for what is none."""
+    """The ids of the rules to go by. Raises UsageFailure, with the nearest ids, for what is none, and for none."""
     import difflib
 
     try:
-        return lint.chosen_rules(only or (), ignored or ())
+        rules = lint.chosen_rules(only or (), ignored or ())
     except ValueError as error:
         name = str(error)
         near = difflib.get_close_matches(name, RULES, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(RULES)}"
         raise UsageFailure(f"there is no rule {name!r}", hint) from None
+    if not rules:
+        raise UsageFailure("no rule is left to go by", "--ignore names all of them")
+    return rules
 
 
 def report_lint(local, rules):
@@ -156,8 +159,8 @@ def plan_fix(files, rules):
     tree = files.local.tree
     document = lint.fixed(tree.document, rules)
     actions = [] if document is tree.document else plan_files(files.folder, tree, document, exact=True)
-    changes = [change_of(files, item) for item in actions if not isinstance(item, Keep)]
-    unsaved = unsaved_files(find_repository(files.path), changes, files.synced)
+    changes = [change_of(files, item)._replace(is_fix=True) for item in actions if not isinstance(item, Keep)]
+    unsaved = unsaved_files(find_repository(files.path), changes, files)
     look = Step("lint", f"look through {files.local.shown} again", work=rules)
     return Plan([*file_steps(changes, unsaved), look])
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 
-from nself_core.failures import FileFailure
 from nself_core.hasura.api import read_stored_metadata
 from nself_core.hasura.diff import ADDED, CHANGED, REMOVED, find_changes
 from nself_core.hasura.diff_report import report_lines
 from nself_core.hasura.identity import index_path, is_flat
 from nself_core.hasura.project import find_metadata
-from nself_core.hasura.sections import LAST
-from nself_core.hasura.synced import read_synced
-from nself_core.hasura.tree import read_tree
+from nself_core.hasura.unfinished import read_whole
 from nself_core.output import Marked, Report
 
 Live = namedtuple("Live", "document version where")
@@ -49,23 +46,10 @@ Comparison.__doc__ = "A Local, a Live, and the Changes that applying the one wou
 
 
 def read_local(settings):
-    """The Local of the project. Raises what `tree.read_tree` does, and FileFailure for a tree that was cut off."""
-    place = find_metadata(settings)
-    if was_cut_off(place.path, settings.root):
-        raise FileFailure(
-            "an export ended before it had written all files",
-            "nself-db hasura metadata export completes it",
-            file=shown_path(place.path, settings.root),
-        )
-    return Local(read_tree(*place), shown_path(place.path, settings.root))
-
-
-def was_cut_off(path, root):
-    """Whether the first export into a directory ended before its last file: what is there is not all of it."""
-    if not os.path.isdir(path) or any(os.path.lexists(os.path.join(path, file)) for file in LAST):
-        return False
-    pending = read_synced(root).pending
-    return any(f"{shown_path(path, root)}/{file}" in pending for file in LAST)
+    """The Local of the project. Raises what `unfinished.read_whole` does."""
+    path, version = find_metadata(settings)
+    shown = shown_path(path, settings.root)
+    return Local(read_whole(path, version, shown), shown)
 
 
 def shown_path(path, root):

@@ -11,8 +11,8 @@ from nself_core.hasura import comparison as comparisons
 from nself_core.hasura import git_tree
 from nself_core.hasura.diff import find_changes
 from nself_core.hasura.project import find_metadata
-from nself_core.hasura.synced import FOLDER, make_own_folder
-from nself_core.hasura.tree import read_tree
+from nself_core.hasura.synced import FOLDER, is_running, make_own_folder
+from nself_core.hasura.unfinished import read_whole
 from nself_core.output import Report, Table
 
 Documents = namedtuple("Documents", "head working live warnings failure")
@@ -35,7 +35,8 @@ def read_documents(settings, api, repository):
     """The Documents of a project."""
     path, version = find_metadata(settings)
     warnings: list = []
-    working = _or_warning(lambda: read_tree(path, version).document, warnings)
+    shown = comparisons.shown_path(path, settings.root)
+    working = _or_warning(lambda: read_whole(path, version, shown).document, warnings)
     head = _or_warning(lambda: read_head(settings.root, repository, version), warnings)
     try:
         return Documents(head, working, comparisons.read_live(api), warnings, None)
@@ -64,9 +65,10 @@ def read_head(root, repository, version):
     folder = os.path.join(root, FOLDER, f"{SCRATCH}{os.getpid()}")
     try:
         git_tree.write_head(repository, folder)
-        return read_tree(os.path.join(folder, repository.name) if repository.name else folder, version).document
+        path = os.path.join(folder, repository.name) if repository.name else folder
+        return read_whole(path, version, "HEAD").document
     except FileFailure as failure:
-        raise FileFailure(f"HEAD's metadata cannot be read: {failure.message}") from None
+        raise FileFailure(f"HEAD's metadata cannot be read: {failure.message}", failure.hint) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -75,19 +77,9 @@ def _sweep(folder):
     """Take away what runs that were killed have left."""
     for name in os.listdir(folder):
         pid = name.removeprefix(SCRATCH).removesuffix(".index")
-        if name.startswith(SCRATCH) and pid.isdigit() and not _is_running(int(pid)):
+        if name.startswith(SCRATCH) and pid.isdigit() and not is_running(int(pid)):
             path = os.path.join(folder, name)
             shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.unlink(path)
-
-
-def _is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def report(files, documents, shown):
@@ -132,4 +124,9 @@ def _line(name, changes, live):
 def _verdict(head, working, live):
     known = {"HEAD": head, "the files": working}
     differs = [name for name, changes in known.items() if changes]
-    return f"{live.where} differs from {' and '.join(differs)}" if differs else f"{live.where} has what is there"
+    if differs:
+        return f"{live.where} differs from {' and '.join(differs)}"
+    equal = [name for name, changes in known.items() if changes == []]
+    if equal:
+        return f"{live.where} has the metadata of {' and '.join(equal)}"
+    return f"there is nothing to compare {live.where} with"

@@ -29,6 +29,7 @@ STATES = (
     ("A", "added"),
     ("", "modified"),
 )
+SUBMODULE = "160000 "  # so begins git's line of one
 
 
 class Repository(namedtuple("Repository", "folder name top prefix")):
@@ -202,18 +203,43 @@ def has_head(repository):
 def write_head(repository, folder):
     """Write the tree's files, as HEAD has them, into `folder`, which must not be there yet and is its owner's alone.
 
-    git's own index is not touched: a second one is used, beside the files.
+    Those of submodules are as the commits have them that HEAD names. git's own index is not touched: a second one is
+    used, beside the files. Raises FileFailure, also where such a commit is not there, and Unreachable.
     """
     try:
         os.makedirs(folder, 0o700)
     except OSError as error:
         raise FileFailure(f"this folder cannot be made: {error.strerror}", file=folder) from None
-    index = {"GIT_INDEX_FILE": f"{folder}.index"}
+    words = ["--all"] if repository.name is None else ["--", repository.name]
+    _write_commit(repository.top, f"HEAD:{repository.prefix}", words, folder, f"{folder}.index")
+    if repository.name is None:
+        _write_submodules(repository.folder, repository.top, f"HEAD:{repository.prefix}", folder)
+
+
+def _write_commit(top, commit, words, folder, index):
+    """Write files of a commit, or of a folder in it, below `folder`."""
+    env = {"GIT_INDEX_FILE": index}
     try:
-        _checked(_git(repository.top, "read-tree", f"HEAD:{repository.prefix}", env=index))
-        words = ["--all"] if repository.name is None else ["--", repository.name]
+        _checked(_git(top, "read-tree", commit, env=env))
         # git's `--prefix` is put before each name as it is: the slash at its end makes it a folder.
-        _checked(_git(repository.top, "checkout-index", f"--prefix={folder}{os.sep}", *words, env=index))
+        _checked(_git(top, "checkout-index", f"--prefix={folder}{os.sep}", *words, env=env))
     finally:
-        if os.path.lexists(index["GIT_INDEX_FILE"]):
-            os.unlink(index["GIT_INDEX_FILE"])
+        if os.path.lexists(index):
+            os.unlink(index)
+
+
+def _write_submodules(place, top, commit, folder):
+    """The same of the submodules in a commit, and of theirs. One that is not checked out stays an empty folder.
+
+    Argument: `place`, the folder in the work tree of which `commit` is what is committed.
+    """
+    for entry in filter(None, _checked(_git(top, "ls-tree", "-r", "-z", commit)).split("\0")):
+        words, _, file = entry.partition("\t")
+        inner = os.path.join(place, *file.split("/"))
+        if not words.startswith(SUBMODULE) or not os.path.lexists(os.path.join(inner, ".git")):
+            continue
+        target, named = os.path.join(folder, *file.split("/")), words.split(" ")[2]
+        if _git(inner, "cat-file", "-e", f"{named}^{{commit}}").code:
+            raise FileFailure(f"the submodule {file} lacks the commit that HEAD names", "git submodule update")
+        _write_commit(inner, named, ["--all"], target, f"{folder}.index")
+        _write_submodules(inner, inner, named, target)

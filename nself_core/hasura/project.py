@@ -12,6 +12,7 @@ from nself_core.failures import FileFailure, Unreachable
 from nself_core.guard.requirements import SOURCE, default_source, table_name
 from nself_core.hasura.sections import ACTIONS, DATABASES, FLAT, GRAPHQL, PLAIN, VERSION
 from nself_core.hasura.tree import read_text, read_tree
+from nself_core.hasura.unfinished import is_mixed, read_note
 from nself_core.hasura.yaml_values import YamlReader
 
 SETTING = "HASURA_METADATA_DIR"
@@ -69,8 +70,9 @@ def read_local_metadata(path, version=None):
     """What of the project's own metadata the guard goes by.
 
     Arguments as `tree.read_tree` takes them. Returns a LocalMetadata. Its document is None when there is no metadata,
-    when it tracks nothing in source `default` (one that was never exported says nothing of what is wanted), and without
-    PyYAML. Raises FileFailure, with file and line, for what cannot be read, and for an entry that tracks nothing.
+    when it tracks nothing in source `default` (one that was never exported says nothing of what is wanted), when a run
+    that was ended has left old files and new ones, and without PyYAML. Raises FileFailure, with file and line, for what
+    cannot be read, and for an entry that tracks nothing.
     """
     if not os.path.isfile(path) and not _holds_sources(path):
         return LocalMetadata(None, f"there is no metadata tree in {path}")
@@ -78,6 +80,8 @@ def read_local_metadata(path, version=None):
         tree = read_tree(path, version)
     except Unreachable:
         return LocalMetadata(None, f"PyYAML is not installed, so {path} was not read")
+    if os.path.isdir(path) and is_mixed(tree, read_note(path)):
+        return LocalMetadata(None, f"an export or a pull ended before it had written all files of {path}")
     for place, entries in _tracked_lists(tree.document):
         _check_entries(tree, place, entries)
     source = default_source(tree.document)

@@ -13,29 +13,29 @@ from nself_core.failures import FileFailure, Refused
 from nself_core.hasura import apply
 from nself_core.hasura import comparison as comparisons
 from nself_core.hasura.diff import find_changes
-from nself_core.hasura.export import Keep, Remove, lower, plan_anew, plan_files, plan_single, text_there
+from nself_core.hasura.export import Keep, Remove, lower, path_of, plan_anew, plan_files, plan_single, text_there
 from nself_core.hasura.git_tree import committed_files, find_repository
 from nself_core.hasura.identity import is_flat
 from nself_core.hasura.merge import merge
 from nself_core.hasura.project import find_metadata, is_tree
-from nself_core.hasura.sections import DATABASES, FLAT
 from nself_core.hasura.synced import FILE, Base, read_synced
-from nself_core.hasura.tree import V2, V3, read_tree
-from nself_core.hasura.tree_writer import Change, Recorded, bases_begun, digest, is_ours
+from nself_core.hasura.tree import kind_there, read_tree
+from nself_core.hasura.tree_writer import Change, Recorded, Settled, digest, is_ours
+from nself_core.hasura.unfinished import folder_of, is_single, lacks_last, read_note, tree_lock
 from nself_core.plan import Plan, Step
 
-Files = namedtuple("Files", "path folder shown kind local synced")
+Files = namedtuple("Files", "path folder shown kind local synced note")
 Files.__doc__ = """A project's metadata files.
 
 `path`, what the settings name; `folder`, the tree's, and how it is `shown`; `kind`, V3 or V2, that a directory is or is
-to be, None where nothing says so; `local`, the Local, None where there is none yet; `synced`, the project's Synced."""
+to be, None where nothing says so; `local`, the Local, None where there is none yet; `synced`, the project's Synced;
+`note`, of a run that was ended in this tree, as unfinished.read_note gives it."""
 
 Past = namedtuple("Past", "base begun")
 Past.__doc__ = """What a project's files and an engine last had in common: the `base`, a Base or None, and what pulls
 and exports had `begun` to write when they were ended, in their order."""
 
 SHOWN_FILES = 10
-SINGLE = (".json", ".yaml", ".yml")
 
 
 def read_files(settings, anew):
@@ -44,26 +44,19 @@ def read_files(settings, anew):
     Raises FileFailure otherwise.
     """
     path, version = find_metadata(settings)
-    folder = os.path.dirname(path) if path.endswith(SINGLE) else path
+    folder = folder_of(path)
     shown = comparisons.shown_path(folder, settings.root)
     local, synced = None, read_synced(settings.root)
-    anew = anew or comparisons.was_cut_off(path, settings.root)  # then this run completes it
-    if os.path.isfile(path) or is_tree(path):
-        try:
-            local = comparisons.Local(read_tree(path, version), comparisons.shown_path(path, settings.root))
-        except FileFailure:
-            if not anew:
-                raise
-    return Files(path, folder, shown, _kind(path, version), local, synced)
-
-
-def _kind(folder, version):
-    """What a directory is whose files cannot be read or are not there yet, by their names and by config.yaml."""
-    is_v3 = os.path.isfile(os.path.join(folder, DATABASES))
-    is_v2 = any(os.path.isfile(os.path.join(folder, section.file)) for section in FLAT)
-    if is_v3 and not (is_v2 and version == 2):
-        return V3
-    return V2 if is_v2 or version == 2 else None
+    with tree_lock(folder):
+        note = read_note(folder)
+        anew = anew or lacks_last(path, note)  # then this run completes it
+        if os.path.isfile(path) or is_tree(path):
+            try:
+                local = comparisons.Local(read_tree(path, version), comparisons.shown_path(path, settings.root))
+            except FileFailure:
+                if not anew:
+                    raise
+    return Files(path, folder, shown, kind_there(path, version), local, synced, note)
 
 
 def read_past(settings, api):
@@ -72,7 +65,7 @@ def read_past(settings, api):
 
 
 def _past(synced, env, engine):
-    return Past(synced.base(env, engine), bases_begun(synced, env, engine))
+    return Past(synced.base(env, engine), synced.bases_begun(env, engine))
 
 
 def engine_id(api):
@@ -96,7 +89,7 @@ def plan_export(files, live, record, force):
     """
     changes = _file_changes(files, live.document)
     repository = find_repository(files.path)
-    unsaved = unsaved_files(repository, changes, files.synced)
+    unsaved = unsaved_files(repository, changes, files)
     if unsaved and repository is not None and not force:
         raise Refused(
             f"{_files_text(unsaved)} {'differ' if len(unsaved) > 1 else 'differs'} from HEAD and would be overwritten;"
@@ -123,9 +116,12 @@ def plan_pull(files, live, record, force):
         if conflicts:
             document, _ = _merged(local, base, live.document, ours)
     changes = _file_changes(files, document)
-    unsaved = unsaved_files(find_repository(files.path), changes, files.synced)
+    unsaved = unsaved_files(find_repository(files.path), changes, files)
     warnings = [f"the engine's was taken: {_conflict_title(local, conflict)}" for conflict in conflicts]
-    return _plan(files, changes, unsaved, record, live)._replace(warnings=warnings)
+    plan = _plan(files, changes, unsaved, record, live)._replace(warnings=warnings)
+    if not changes and find_changes(document, live.document):
+        return plan._replace(nothing=f"nothing to write: {files.shown} has what changed in {live.where}, and more")
+    return plan
 
 
 def _completed(local, past):
@@ -153,7 +149,7 @@ def _merged(local, base, ours, theirs):
 def _file_changes(files, document):
     """A Change for each file that is written or removed."""
     tree = files.local and files.local.tree
-    if tree is None and files.path.endswith(SINGLE):
+    if tree is None and is_single(files.path):
         return [change_of(files, item) for item in _single(files, document)]
     if tree is None:
         planned = plan_anew(files.folder, document, files.kind)
@@ -177,19 +173,16 @@ def change_of(files, action):
 
 
 def _leftovers(files):
-    """The files that a run was to remove and, being ended, has not."""
-    prefix = f"{files.shown}/"
-    found = [
-        shown[len(prefix) :]
-        for shown, wanted in files.synced.pending.items()
-        if wanted is None and shown.startswith(prefix) and ".." not in shown.split("/")
-    ]
-    return [file for file in found if os.path.isfile(os.path.join(files.folder, *file.split("/")))]
+    """The files that a run was to remove and, being ended, has not. None that a link leads out of the tree."""
+    found = [file for file, (_, wanted) in files.note.items() if wanted is None and ".." not in file.split("/")]
+    top = os.path.realpath(files.folder) + os.sep
+    paths = {file: path_of(files.folder, file) for file in found}
+    return [file for file, path in paths.items() if os.path.isfile(path) and os.path.realpath(path).startswith(top)]
 
 
-def unsaved_files(repository, changes, synced):
+def unsaved_files(repository, changes, files):
     """The files whose present text would be gone: neither committed nor written by an export or a pull."""
-    there = [change for change in changes if change.before is not None and not is_ours(synced, change)]
+    there = [item for item in changes if item.before is not None and not is_ours(files.synced, files.note, item)]
     if repository is not None and there:
         committed = committed_files(repository, [change.file for change in there])
         there = [change for change in there if change.file not in committed]
@@ -204,6 +197,9 @@ def _files_text(files):
 
 def _plan(files, changes, unsaved, record, live):
     steps = file_steps(changes, unsaved)
+    if files.note and not changes:
+        title = f"take away the note of a run that was ended in {files.shown}"
+        steps.append(Step("tree", title, work=Settled(files.folder, f"{files.shown}/")))
     if record is not None and not _is_recorded(files.synced, record):
         title = f"record the metadata of {live.where} as the last synced state in {FILE}"
         steps.append(Step("tree", title, work=record))

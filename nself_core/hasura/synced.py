@@ -6,6 +6,7 @@ which is known by the id of its catalogue: one that was made anew has lost what 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import namedtuple
 
@@ -17,27 +18,44 @@ FILE = f"{FOLDER}/hasura-base.json"
 LOCK = f"{FOLDER}/hasura.lock"
 LOCK_SECONDS = 10
 
+# How a file's name ends here while it is being written, behind the process id.
+UNFINISHED = ".tmp"
+
 Base = namedtuple("Base", "engine version document")
 Base.__doc__ = """One environment's last synced state: the `engine`'s id, the resource `version` (None where it is not
 known) and the metadata `document`."""
 
 
 class Synced:
-    """The file of one project. `bases` are Bases by environment; `written`, the SHA-256 of each file that an export or
-    a pull wrote, by its path from the root; `pending`, those that one is about to write, and None for each file that it
-    is about to remove.
+    """The file of one project. `bases` are Bases by environment; `begun`, what runs that were ended, or are under way,
+    will have synced, as (environment, Base) in their order; `written`, the digest of each file that an export or a pull
+    wrote, by its path from the root.
     """
 
     def __init__(self, root):
         self.path = os.path.join(root, *FILE.split("/"))
         self.bases: dict = {}
+        self.begun: list = []
         self.written: dict = {}
-        self.pending: dict = {}
 
     def base(self, env, engine):
         """The Base of an environment, None where there is none or it is another engine's."""
         found = self.bases.get(env)
         return found if found is not None and found.engine == engine else None
+
+    def bases_begun(self, env, engine):
+        """The Bases that runs which were ended would have kept, since the environment's own, in their order."""
+        return [base for name, base in self.begun if name == env and base.engine == engine]
+
+    def begin(self, env, base):
+        """Note what a run is about to sync."""
+        if (env, base) not in self.begun:
+            self.begun.append((env, base))
+
+    def keep(self, env, base):
+        """Make a Base the environment's: what runs had begun before it counts no more."""
+        self.bases[env] = base
+        self.begun = [entry for entry in self.begun if entry[0] != env]
 
     def save(self):
         """Write the file whole; it may hold what the metadata holds, so nobody else may read it."""
@@ -45,8 +63,8 @@ class Synced:
 
         document = {
             "bases": {env: base._asdict() for env, base in self.bases.items()},
+            "begun": [{"env": env, **base._asdict()} for env, base in self.begun],
             "written": self.written,
-            "pending": self.pending,
         }
         write_whole(self.path, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"), 0o600)
 
@@ -66,13 +84,33 @@ def read_synced(root):
     except ValueError:
         document = None
     try:
-        synced.bases = {env: Base(**entry) for env, entry in document["bases"].items()}
-        synced.written, synced.pending = dict(document["written"]), dict(document["pending"])
+        _take(synced, document)
     except (TypeError, KeyError, ValueError, AttributeError):
         raise FileFailure(
             "this is not what nself-db wrote", "remove it: the next pull or export makes it anew", file=FILE
         ) from None
     return synced
+
+
+def _take(synced, document):
+    """What a file says. In old ones, runs that had begun stood among the bases, and what they were to write behind."""
+    for name, entry in document["bases"].items():
+        env, is_begun, _ = name.partition(" begun ")
+        if is_begun:
+            synced.begin(env, Base(**entry))
+        else:
+            synced.bases[env] = Base(**entry)
+    for entry in document.get("begun", ()):
+        synced.begin(entry["env"], Base(*(entry[field] for field in Base._fields)))
+    wanted = {file: digest for file, digest in document.get("pending", {}).items() if digest is not None}
+    synced.written = {**document["written"], **wanted}
+
+
+def text_digest(text):
+    """The SHA-256 of a text, None for None."""
+    import hashlib
+
+    return None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Locked:
@@ -83,27 +121,60 @@ class Locked:
         self._handle = -1
 
     def __enter__(self):
-        import fcntl
-        import time
-
-        make_own_folder(os.path.dirname(self._path))
+        folder = os.path.dirname(self._path)
+        make_own_folder(folder)
         try:
             self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as error:
             raise write_failure(error, LOCK) from None
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return self
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(self._handle)
-                    raise LockHeld("another run is writing metadata files of this project", "try again") from None
-                time.sleep(0.05)
+        try:
+            wait_for_lock(self._handle, True, "another run is writing metadata files of this project")
+            _sweep(folder)
+        except BaseException:
+            os.close(self._handle)
+            raise
+        return self
 
     def __exit__(self, *_):
         os.close(self._handle)
+
+
+def wait_for_lock(handle, is_exclusive, held):
+    """Lock an open file or folder, shared with readers or not. Raises LockHeld with the text `held`, and OSError."""
+    import fcntl
+    import time
+
+    mode = fcntl.LOCK_EX if is_exclusive else fcntl.LOCK_SH
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(handle, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise LockHeld(held, "try again") from None
+            time.sleep(0.05)
+
+
+def _sweep(folder):
+    """Take away what runs that were killed have left unfinished in the project's own folder."""
+    for name in os.listdir(folder):
+        process = name.removesuffix(UNFINISHED).rpartition(".")[2]
+        if name.endswith(UNFINISHED) and process.isascii() and process.isdecimal() and not is_running(int(process)):
+            with contextlib.suppress(FileNotFoundError):  # another has swept it
+                os.unlink(os.path.join(folder, name))
+
+
+def is_running(pid):
+    """Whether another process with this id runs, as far as can be told; this one is not meant."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def make_own_folder(path):
@@ -126,7 +197,7 @@ def write_whole(path, data, mode=None):
     Arguments: `data`, bytes; `mode`, its permissions, None for those of the file that it replaces. Raises FileFailure,
     and Unreachable where the disk is full.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.{os.getpid()}{UNFINISHED}"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         _write(temporary, data, _mode_of(path) if mode is None else mode)

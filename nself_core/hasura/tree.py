@@ -148,7 +148,7 @@ def read_tree(path, version=None):
         return _read_single(folder, name)
     if not os.path.isdir(path):
         raise FileFailure(f"there is no metadata tree in {path}", "nself-db hasura metadata export makes one")
-    return _read_uncollected(_Directory(path, _kind(path, version)))
+    return _read_uncollected(_Directory(path, kind_there(path, version) or V3))
 
 
 def _read_uncollected(directory):
@@ -164,12 +164,13 @@ def _read_uncollected(directory):
             gc.enable()
 
 
-def _kind(folder, version):
-    v3 = os.path.isfile(os.path.join(folder, DATABASES))
-    v2 = any(os.path.isfile(os.path.join(folder, section.file)) for section in FLAT)
-    if v3 and v2:
-        return V2 if version == 2 else V3
-    return V2 if v2 or (version == 2 and not v3) else V3
+def kind_there(folder, version):
+    """What a directory is by its files' names and the `version` of config.yaml: V3, V2, or None where neither says."""
+    is_v3 = os.path.isfile(os.path.join(folder, DATABASES))
+    is_v2 = any(os.path.isfile(os.path.join(folder, section.file)) for section in FLAT)
+    if is_v3 and not (is_v2 and version == 2):
+        return V3
+    return V2 if is_v2 or version == 2 else None
 
 
 # Single files.

@@ -1,27 +1,29 @@
-"""Has metadata files written under the project's lock, with a note of what a run that is killed leaves undone.
+"""Has metadata files written under the project's lock and the tree's, with a note of what a run that is killed leaves.
 
 What it has not removed, the next run removes; what it wrote is not taken for a person's edit.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 from collections import namedtuple
 
+from nself_core.hasura import unfinished
 from nself_core.hasura.export import Remove, Write, path_of, read_bytes, text_of, text_there
-from nself_core.hasura.synced import FOLDER, Locked, read_synced, write_failure, write_whole
-from nself_core.hasura.write_files import apply_files, check_unchanged, sweep
+from nself_core.hasura.project import find_metadata
+from nself_core.hasura.synced import FOLDER, Locked, read_synced, text_digest, write_failure, write_whole
+from nself_core.hasura.write_files import apply_files, check_files, check_unchanged, sweep
 from nself_core.output import Report
 
 
-class Change(namedtuple("Change", "folder shown action keep", defaults=(False,))):
+class Change(namedtuple("Change", "folder shown action keep is_fix", defaults=(False, False))):
     """A file that is written or removed.
 
     Fields: the tree's `folder`; the file's path as `shown` to people, from the project's root; the `action`, an
-    export.Write or Remove; `keep`, whether a copy of its present text is kept.
+    export.Write or Remove; `keep`, whether a copy of its present text is kept; `is_fix`, whether it is lint's: then
+    each file means afterwards what it meant, and is a person's edit unless it was an export's.
     """
 
     __slots__ = ()
@@ -44,30 +46,24 @@ class Change(namedtuple("Change", "folder shown action keep", defaults=(False,))
 
 Recorded = namedtuple("Recorded", "env base")
 Recorded.__doc__ = "An environment's synced.Base that is to be kept."
+Settled = namedtuple("Settled", "folder shown")
+Settled.__doc__ = "That a tree's note of a run which was ended counts no more: its files are as the engine has them."
 
 COPIES = f"{FOLDER}/hasura-copies"
-# Behind an environment's name among the bases, before a version: what a run that has begun to write will have synced.
-BEGUN = " begun "
-
-
-def bases_begun(synced, env, engine):
-    """The Bases that runs which were ended would have kept, since the environment's own, in the order of those runs."""
-    found = [base for key, base in synced.bases.items() if key.startswith(f"{env}{BEGUN}")]
-    return [base for base in found if base.engine == engine]
 
 
 def digest(document):
     """A short text for a document: the same for the same, whatever the order of keys."""
-    return _sha256(json.dumps(document, sort_keys=True, ensure_ascii=False))
+    return text_digest(json.dumps(document, sort_keys=True, ensure_ascii=False))
 
 
-def _sha256(text):
-    return None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def is_ours(synced, note, change):
+    """Whether a file's present text is what an export or a pull wrote, and nothing of a person's.
 
-
-def is_ours(synced, change):
-    """Whether a file's present text is what an export or a pull wrote, and nothing of a person's."""
-    return _sha256(change.before) in (synced.written.get(change.shown), synced.pending.get(change.shown))
+    Argument: `note`, of a run that was ended in this tree, as unfinished.read_note gives it.
+    """
+    _, wanted = note.get(change.file, (None, None))
+    return text_digest(change.before) in (synced.written.get(change.shown), wanted)
 
 
 def perform(root, works):
@@ -76,44 +72,95 @@ def perform(root, works):
     Argument: `root`, the project's. Raises LockHeld where another run does not end, and what
     `write_files.apply_files` does: where a file is no longer as it was planned for, nothing is written.
     """
-    with Locked(root):
-        synced = read_synced(root)
-        changes = [work for work in works if isinstance(work, Change) and _now(work) != work.text]
-        sweep({_path(root, shown) for shown in [*synced.pending, *(change.shown for change in changes)]})
-        copies = _keep_copies(root, [change for change in changes if change.keep])
-        _settle_pending(root, synced)
-        if changes:
-            synced.pending = {change.shown: _sha256(change.text) for change in changes}
-            for work in works:
-                if isinstance(work, Recorded):
-                    synced.bases[f"{work.env}{BEGUN}{work.base.version}"] = work.base
-            synced.save()
-            apply_files(changes[0].folder, [change.action for change in changes])
-            _settle_pending(root, synced)
-        for work in works:
-            if isinstance(work, Recorded):
-                _keep_base(synced, work.env, work.base)
+    files = [work for work in works if isinstance(work, (Change, Settled))]
+    records = [work for work in works if isinstance(work, Recorded)]
+    if not files:
+        with Locked(root):
+            return _perform(root, [], records)
+    folder = files[0].folder
+    _make_tree(folder)
+    with Locked(root), unfinished.tree_lock(folder, writes=True):
+        return _perform(root, files, records)
+
+
+def _make_tree(folder):
+    """Make a tree's folder, so that it can be locked."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise write_failure(error, folder) from error
+
+
+def _perform(root, files, records):
+    synced = read_synced(root)
+    changes = [work for work in files if isinstance(work, Change) and _now(work.folder, work.file) != work.text]
+    copies: list = []
+    if files:
+        copies = _write_tree(root, synced, files[0], changes, records)
+    for record in records:
+        synced.keep(record.env, record.base)
+    synced.save()
+    if files:
+        unfinished.remove_note(files[0].folder)  # behind what it says of whose the texts are
+    return _report(changes, copies, records)
+
+
+def _write_tree(root, synced, first, changes, records):
+    """Write the Changes of a tree; returns the copies that were kept. Its note lies there afterwards.
+
+    Argument: `first`, a Change or Settled, which says where the tree is.
+    """
+    folder, prefix = first.folder, first.shown.removesuffix(first.file if isinstance(first, Change) else "")
+    note = unfinished.read_note(folder)
+    sweep([path_of(folder, file) for file in (unfinished.NOTE, *note, *(change.file for change in changes))])
+    present = _digests(folder, note)
+    for file in note:
+        _mark(synced, prefix + file, present[file], present[file] == note[file][1])
+    actions = [change.action for change in changes]
+    check_files(folder, actions)
+    copies = _keep_copies(root, [change for change in changes if change.keep])
+    run = {item.file: (text_digest(item.before), text_digest(item.text)) for item in changes if not item.is_fix}
+    if run:
+        for record in records:
+            synced.begin(record.env, record.base)
         synced.save()
-    return _report(changes, copies, works)
+        unfinished.write_note(folder, unfinished.joined(note, present, run))
+    try:
+        apply_files(folder, actions)
+    except BaseException:
+        _forget_untouched(folder, run)
+        raise
+    for change in changes:
+        _mark(synced, change.shown, text_digest(change.text), not change.is_fix or is_ours(synced, note, change))
+    return copies
 
 
-def _now(change):
-    return text_there(change.folder, change.file)
+def _mark(synced, shown, digest, is_wanted):
+    """Note what an export or a pull wrote into a file, or that it removed it, unless what is there is a person's."""
+    if is_wanted and digest is not None:
+        synced.written[shown] = digest
+    elif is_wanted:
+        synced.written.pop(shown, None)
+
+
+def _now(folder, file):
+    return text_there(folder, file)
+
+
+def _digests(folder, files):
+    """The digest of each of a tree's files as it is now; of one that is no regular file there is none."""
+    return {file: text_digest(_now(folder, file)) if os.path.isfile(path_of(folder, file)) else None for file in files}
+
+
+def _forget_untouched(folder, run):
+    """Take the note away where a run has failed before it changed anything."""
+    note = unfinished.read_note(folder) if run else {}
+    if note and unfinished.is_untouched(note, _digests(folder, note)):
+        unfinished.remove_note(folder)
 
 
 def _path(root, shown):
     return os.path.join(root, *shown.split("/")) if not os.path.isabs(shown) else shown  # of a tree outside of it
-
-
-def _settle_pending(root, synced):
-    """Take what was to be written or removed, and is, out of the note."""
-    for shown, wanted in list(synced.pending.items()):
-        path = _path(root, shown)
-        if wanted == (_sha256(text_of(read_bytes(path))) if os.path.isfile(path) else None):
-            del synced.pending[shown]
-            synced.written.pop(shown, None)
-            if wanted is not None:
-                synced.written[shown] = wanted
 
 
 def _keep_copies(root, changes):
@@ -156,27 +203,29 @@ def _keep_copy(root, folder, change):
     return shown
 
 
-def _report(changes, copies, works):
+def _report(changes, copies, records):
     written = [change.shown for change in changes if change.text is not None]
     removed = [change.shown for change in changes if isinstance(change.action, Remove)]
     lines = [f"wrote {file}" for file in written] + [f"removed {file}" for file in removed]
     lines += [f"kept a copy: {file}" for file in copies]
     data = {"written": written, "removed": removed, "copies": copies}
     if not changes:
-        is_recorded = any(isinstance(work, Recorded) for work in works)
-        return Report(data, (), "no file had to be changed" + ("; the synced state is recorded" if is_recorded else ""))
+        return Report(data, (), "no file had to be changed" + ("; the synced state is recorded" if records else ""))
     return Report(data, lines, f"wrote {len(written)} file{'' if len(written) == 1 else 's'}, removed {len(removed)}")
 
 
-def record(root, env, base):
-    """Keep a Base after an apply, under the same lock."""
-    with Locked(root):
-        synced = read_synced(root)
-        _keep_base(synced, env, base)
+def record(settings, base):
+    """Keep a Base of the active environment after an apply, under the same locks.
+
+    What was applied was whole: where a run that was ended has left a note in the tree, and the files are as they were
+    before it or as it wanted them, it goes.
+    """
+    folder = unfinished.folder_of(find_metadata(settings).path)
+    with Locked(settings.root), unfinished.tree_lock(folder, writes=True):
+        synced = read_synced(settings.root)
+        synced.keep(settings.env, base)
         synced.save()
-
-
-def _keep_base(synced, env, base):
-    for key in [key for key in synced.bases if key.startswith(f"{env}{BEGUN}")]:
-        del synced.bases[key]
-    synced.bases[env] = base
+        note = unfinished.read_note(folder)
+        present = _digests(folder, note)
+        if note and (unfinished.is_untouched(note, present) or unfinished.is_done(note, present)):
+            unfinished.remove_note(folder)

@@ -24,9 +24,7 @@ def apply_files(folder, actions):
     be written, and Unreachable where the disk is full.
     """
     changes = [action for action in actions if not isinstance(action, Keep)]
-    data = {action.file: _encoded(folder, action) for action in changes if isinstance(action, Write)}
-    for action in changes:
-        check_unchanged(folder, action, text_there(folder, action.file))
+    data = check_files(folder, changes)
     touched = set()
     for number, action in enumerate(changes):
         if number:  # the others have taken their time
@@ -38,6 +36,17 @@ def apply_files(folder, actions):
         except OSError as error:
             raise write_failure(error, inner) from error
     return len(changes)
+
+
+def check_files(folder, actions):
+    """Raise FileFailure where a file is not as it was when the export was decided on, or its text cannot be written.
+
+    Argument: `actions`, Writes and Removes. Returns the bytes of each file that is to be written.
+    """
+    data = {action.file: _encoded(folder, action) for action in actions if isinstance(action, Write)}
+    for action in actions:
+        check_unchanged(folder, action, text_there(folder, action.file))
+    return data
 
 
 def _encoded(folder, action):
@@ -65,6 +74,18 @@ def _act(path, data):
     except OSError as error:
         raise write_failure(error, path) from error
     return {os.path.dirname(path), os.path.dirname(target)}
+
+
+def write_file(path, data):
+    """Write bytes into a file by a temporary name beside it, which `sweep` knows; its name, too, is brought to disk.
+
+    Raises as apply_files does.
+    """
+    try:
+        _write(path, data)
+        sync(os.path.dirname(path))
+    except OSError as error:
+        raise write_failure(error, path) from error
 
 
 def _write(target, data):
