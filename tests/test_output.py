@@ -737,7 +737,7 @@ WHAT = ["12 tables, 34,000 rows, 20 MB", "the API loses: posts, comments"]
 
 
 @pytest.mark.parametrize(
-    ("server", "database", "where"),
+    ("place", "named", "where"),
     [
         ("container shop_postgres, database shop", "shop", "container shop_postgres, database shop"),
         ("container shop_postgres, database shop", "pooled", "container shop_postgres, database shop, database pooled"),
@@ -745,8 +745,8 @@ WHAT = ["12 tables, 34,000 rows, 20 MB", "the API loses: posts, comments"]
         ("http://localhost:8080", None, "http://localhost:8080"),
     ],
 )
-def test_a_database_is_named_once(server, database, where):
-    assert Target("dev", server, database, "x").lines([]) == [f"  where: environment dev, {where}"]
+def test_a_database_is_named_once(place, named, where):
+    assert Target("dev", place, named, "x").lines([]) == [f"  where: environment dev, {where}"]
 
 
 def ask(target, answer=None, force=False, name=None, environ=(), stderr=None, **options):
