@@ -316,7 +316,8 @@ def test_a_file_in_the_folders_place(plain_project):
     outcome = plain_project.run("backup", "--json")
     assert outcome.code == 1
     assert outcome.json()["error"]["code"] == "bad_file"
-    assert plain_project.run("backup", "list").ok().out.strip() == "no backups"
+    listed = plain_project.run("backup", "list", "--json")
+    assert (listed.code, listed.json()["error"]["file"]) == (1, ".nself-backups"), "not that there are none"
     assert plain_project.run("backup", "verify").code == 1
 
 

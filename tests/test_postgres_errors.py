@@ -245,3 +245,8 @@ def test_the_words_of_a_refused_connection(text, kind):
 def test_what_psql_says_beside_the_point_is_left_out():
     text = "NOTICE:  00000: x\nLOCATION:  y\npsql: error: connection to server was lost\n"
     assert connection_failure(text, WHERE).message == f"{WHERE} cannot be reached: connection to server was lost"
+
+
+def test_what_several_jobs_say_is_told_once():
+    failure = connection_failure("FATAL:  sorry, too many clients already\n" * 90, "h/d")
+    assert failure.message == "h/d cannot be reached: FATAL:  sorry, too many clients already"

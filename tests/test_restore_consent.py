@@ -130,7 +130,8 @@ def test_an_empty_table_is_a_warning_and_an_absent_one_a_failure():
 
 def test_a_table_emptied_before_the_backup_is_restored_with_a_warning(plain_project):
     project = plain_project
-    project.database.admin("CREATE TABLE t AS SELECT generate_series(1, 100) i; ANALYZE; DELETE FROM t")
+    project.database.admin("CREATE TABLE t WITH (autovacuum_enabled = off) AS SELECT generate_series(1, 100) i")
+    project.database.admin("ANALYZE; DELETE FROM t")  # autovacuum would count them before the backup does
     backup(project)
     data = project.run("restore", "--force", "--no-safety-backup", "--json").ok().json()
     project.run("restore", "--clean", "--force").ok()

@@ -225,7 +225,7 @@ def _closed_database(text):
 
 def connection_failure(text, where):
     """The failure that psql's or libpq's words about a lost or refused connection mean."""
-    lines = [line.strip() for line in text.split("\n")]
+    lines = dict.fromkeys(line.strip() for line in text.split("\n"))  # of several jobs each says the same
     told = [line for line in lines if line and not line.startswith(("LOCATION:", "NOTICE:", "WARNING:", "INFO:"))]
     message = " ".join(told)[:500] or "no answer"
     for prefix in ("psql: error: ", "psql: "):
