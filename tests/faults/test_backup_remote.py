@@ -37,11 +37,9 @@ from .watch import WAIT, kill_program, kill_with_children, outcome_of, wait_unti
 # What passes.
 
 
-@pytest.mark.parametrize(("act", "options"), [(busy, []), (close, ["--no-local"])])
-def test_what_passes_is_survived(remote_project, storage, between, act, options):
-    between.strike = times(4, lambda line: part_of(line) in (1, 2) or is_manifest(line), act)
-    patient = {"STORAGE_TRIES": "6"}
-    data = remote_project.run("backup", "--remote", *LARGE, *options, "--json", env=patient).ok().json()["data"]
+def test_what_passes_is_survived(remote_project, storage, between):
+    between.strike = times(4, lambda line: part_of(line) in (1, 2) or is_manifest(line), busy)
+    data = remote_project.run("backup", "--remote", *LARGE, "--json", env={"STORAGE_TRIES": "6"}).ok().json()["data"]
     assert data["remote"].endswith(storage.keys()[0])
     assert storage.uploads() == []
     remote_project.run("backup", "verify", "--remote").ok()

@@ -81,13 +81,16 @@ def check_looks(project, *remote):
     return good
 
 
-@pytest.mark.parametrize("point", POINTS, ids=" ".join)
-@pytest.mark.parametrize("form", ["custom", "directory"])
-def test_killed(new_project, form, point):
+# pg_restore opens a folder itself: no piece of it passes through the program.
+CASES = [("custom", *point) for point in POINTS]
+CASES += [("directory", *point) for point in POINTS if point[1] != WITHIN]
+
+
+@pytest.mark.parametrize(("form", "where", "when"), CASES)
+def test_killed(new_project, form, where, when):
+    point = where, when
     project = new_project("plain-psql")
     project.database.admin(FILL)
-    if form == "directory" and point[1] == WITHIN:
-        pytest.skip("pg_restore opens a folder itself: no piece of it passes through the program")
     struck(project, point, "--verify", "--format", form)
     wait_until_orphans_end(project.database)
     names = [name for name in entries(project) if not name.startswith(".")]
@@ -103,10 +106,8 @@ def test_killed(new_project, form, point):
     ("point", "is_there"),
     [
         (("backups.take._manifest", BEHIND), False),
-        (("backups.remote.put_manifest", BEFORE), False),
         (("backups.remote.put_manifest", BEHIND), True),
         (("backups.verify_remote.read_pieces", WITHIN), True),
-        (("backups.take._verify", BEHIND), True),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
