@@ -519,7 +519,7 @@ class Keeper:
     def __init__(self, moment):
         self.moment = moment
         self.sent = []
-        self.known = 0
+        self.asked = 0
 
     def rows(self, sql, **params):
         if self.moment == "before" and sql is exchange.SQL_PROCESS:
@@ -532,8 +532,11 @@ class Keeper:
             for _ in range(3):
                 os.kill(os.getpid(), signal.SIGINT)
 
-    def connect(self):
-        self.known += 1
+    def sibling(self, name):
+        self.asked += 1
+        return SimpleNamespace(rows=self.refuse, close=lambda: None)
+
+    def refuse(self, sql, **params):
         raise Unreachable("the server takes no more connections")
 
 
@@ -556,7 +559,7 @@ def test_a_signal_before_the_swap_is_sent_keeps_it_from_that():
 def test_a_signal_that_comes_too_late_is_told_with_the_swap_that_is_done():
     keeper = Keeper("late")
     assert swap_with(keeper) == ["the interruption came too late: the swap was done"]
-    assert len(keeper.sent) == 1 and keeper.known == 3
+    assert len(keeper.sent) == 1 and keeper.asked == 3
     assert swap_with(Keeper("never")) == []
 
 
