@@ -10,6 +10,7 @@ import time
 import psycopg
 import pytest
 from bed.local_processes import wait_until
+from bed.projects import REPOSITORY
 from test_restore import backup, databases, drop_beside
 
 NAMES = ["shop", 'Odd "name" $1; ü']
@@ -143,8 +144,12 @@ def is_paused(bouncer, name):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_the_pause_cuts_nobody_off(ready, number):
+def test_a_signal_in_the_pause_cuts_nobody_off(ready, tmp_path, number):
+    """One that takes as long as the transaction does, which is open until the program has ended."""
     project, bouncer, env = ready()
+    patient = "from nself_core.backups import pooler\npooler.PAUSE_SECONDS = 600\n"
+    (tmp_path / "sitecustomize.py").write_text(patient, encoding="utf-8")
+    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{REPOSITORY}"
     with through(project, bouncer) as connection:
         connection.execute("BEGIN")
         connection.execute("INSERT INTO t VALUES (1)")

@@ -16,11 +16,11 @@ from nself_core.output import Report
 from nself_core.plan import Plan, Step
 from nself_core.postgres.database import SQL_PROCESS
 from nself_core.postgres.maintenance import SQL_NO_TIMEOUTS, command_to_open, maintenance_name, sql_open
-from nself_core.postgres.session import ConnectionLost, StatementFailed
 from nself_core.processes import Heeded
 
 PATIENCE_SECONDS = 60  # with a server that is being started anew, or that goes on with a swap we have lost sight of
 POLL_SECONDS = 0.5
+CANCEL_SECONDS = 10  # for the server to take the connection by which a swap is cancelled
 
 # One restore of a database at a time, wherever it was started; the key is beside that of migrations.
 SQL_LOCK = "SELECT pg_catalog.pg_try_advisory_lock({key}, pg_catalog.hashtext(:name)) AS taken"
@@ -95,7 +95,7 @@ def _swap(keeper, names, number, heeded, tell):
     """Send the swap, see what comes of it, and return warnings. Argument: `heeded`, the Heeded that is in force."""
     present = names[0]
     process = keeper.rows(SQL_PROCESS)[0]
-    heeded.act = lambda: _take_back(keeper, process)
+    heeded.act = lambda: _take_back(keeper, present, process)
     if heeded.told:
         raise Interrupted(f"interrupted; {present} stays as it was")
     try:
@@ -114,16 +114,19 @@ def _swap(keeper, names, number, heeded, tell):
     return ["the interruption came too late: the swap was done"] if heeded.told else []
 
 
-def _take_back(keeper, process):
-    """Have the server cancel the swap that another session is at; it then lets connections in again by itself.
+def _take_back(keeper, present, process):
+    """Have the server cancel the swap that the keeper's session is at; it then lets connections in again by itself.
 
     Argument: `process`, that session's row of SQL_PROCESS. Where the server cannot be told, the swap goes on.
     """
+    other = keeper.sibling(maintenance_name(present))
+    other.patience = CANCEL_SECONDS
     try:
-        with keeper.connect() as session:
-            session.rows(SQL_CANCEL, **process)
-    except (Failure, StatementFailed, ConnectionLost):
+        other.rows(SQL_CANCEL, **process)
+    except Failure:
         pass
+    finally:
+        other.close()
 
 
 def _settle(keeper, names, number, reason, tell):

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import psycopg
 import pytest
 from bed.local_processes import wait_until
+from bed.projects import REPOSITORY
 from bed.servers import Server
 
 from nself_core.backups import exchange
@@ -359,6 +360,21 @@ def test_interrupted(ready, name, phase, number):
     check_present(project)
 
 
+# As long as somebody is in its way a swap waits: only a signal ends it.
+PATIENT = """
+from nself_core.backups import swap
+from nself_core.postgres import database
+swap.WAIT_SECONDS, database.PARAMETERS["lock_timeout"] = 600, "10min"
+"""
+
+
+@pytest.fixture
+def patient(tmp_path):
+    """The environment of such a program."""
+    (tmp_path / "sitecustomize.py").write_text(PATIENT, encoding="utf-8")
+    return {"PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
+
+
 @pytest.mark.parametrize(
     ("name", "words", "number"),
     [
@@ -369,13 +385,13 @@ def test_interrupted(ready, name, phase, number):
         ("plain-psql", ["--undo"], signal.SIGHUP),
     ],
 )
-def test_a_signal_before_the_renames_has_the_swap_taken_back(ready, name, words, number):
+def test_a_signal_before_the_renames_has_the_swap_taken_back(ready, patient, name, words, number):
     """While the server waits for what is in its way, which is there until the program has ended."""
     project = ready(name)
     if words == ["--undo"]:
         project.run("restore", "--force", "--no-safety-backup").ok()
     before = beside(project)
-    with held_in_the_swap(project, *words) as (process, _):
+    with held_in_the_swap(project, *words, env=patient) as (process, _):
         process.send_signal(number)
         outcome = outcome_of(process)
         check_present(project, 10 if before else 11)
@@ -385,14 +401,14 @@ def test_a_signal_before_the_renames_has_the_swap_taken_back(ready, name, words,
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_swap_waits_for_sessions_to_end(ready, number):
+def test_a_signal_while_the_swap_waits_for_sessions_to_end(ready, patient, number):
     project = ready("plain-psql")
     cluster = project.database.server.cluster
     with project.database.connect() as client:
         pid = client.execute("SELECT pg_backend_pid() AS pid").fetchone()["pid"]
         cluster.kill_backend(pid, signal.SIGSTOP)
         try:
-            process = project.start("restore", "--force", "--no-safety-backup")
+            process = project.start("restore", "--force", "--no-safety-backup", env=patient)
             closed = f"{SQL_OPEN.partition(' AND ')[0]} AND NOT datallowconn"
             wait_until(lambda: of_server(project, closed, [project.database.name]), 2 * WAIT)
             process.send_signal(number)
@@ -411,7 +427,7 @@ class Keeper:
     def __init__(self, moment):
         self.moment = moment
         self.sent = []
-        self.known = 0
+        self.asked = 0
 
     def rows(self, sql, **params):
         if self.moment == "before" and sql is exchange.SQL_PROCESS:
@@ -424,8 +440,11 @@ class Keeper:
             for _ in range(3):
                 os.kill(os.getpid(), signal.SIGINT)
 
-    def connect(self):
-        self.known += 1
+    def sibling(self, name):
+        self.asked += 1
+        return SimpleNamespace(rows=self.refuse, close=lambda: None)
+
+    def refuse(self, sql, **params):
         raise Unreachable("the server takes no more connections")
 
 
@@ -448,7 +467,7 @@ def test_a_signal_before_the_swap_is_sent_keeps_it_from_that():
 def test_a_signal_that_comes_too_late_is_told_with_the_swap_that_is_done():
     keeper = Keeper("late")
     assert swap_with(keeper) == ["the interruption came too late: the swap was done"]
-    assert len(keeper.sent) == 1 and keeper.known == 3
+    assert len(keeper.sent) == 1 and keeper.asked == 3
     assert swap_with(Keeper("never")) == []
 
 
