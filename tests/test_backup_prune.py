@@ -227,7 +227,7 @@ def test_the_command_keeps_the_newest(plain_project):
     files = [plain_project.run("backup", "--json").ok().json()["data"]["file"] for _ in range(3)]
     shown = plain_project.run("backup", "prune", "--keep-last", "1", "--dry-run").ok()
     assert all(file in shown.out for file in files[:2]) and files[2] not in shown.out
-    outcome = plain_project.run("backup", "prune", "--keep-last", "1", "--json").ok()
+    outcome = plain_project.run("backup", "prune", "--keep-last", "1", "--force", "--json").ok()
     assert sorted(outcome.json()["data"]["removed"]) == sorted(files[:2])
     left = plain_project.run("backup", "list", "--json").ok().json()["data"]["backups"]
     assert [item["file"] for item in left] == files[2:]
@@ -247,10 +247,11 @@ def test_another_projects_backup_is_neither_restored_by_itself_nor_removed(plain
     assert outcome.code == 1 and "there is no backup of" in outcome.json()["error"]["message"]
 
 
-def test_in_prod_it_wants_consent(plain_project):
-    plain_project.write_env(plain_project.database.settings, ".env.prod")
+@pytest.mark.parametrize(("env", "words"), [("dev", []), ("prod", []), ("prod", ["--force"])])
+def test_it_wants_consent(env, words, plain_project):
+    plain_project.write_env(plain_project.database.settings, f".env.{env}")
     for _ in range(2):
-        plain_project.run("backup", "--env", "prod").ok()
-    refused = plain_project.run("backup", "prune", "--keep-last", "1", "--env", "prod")
+        plain_project.run("backup", "--env", env).ok()
+    refused = plain_project.run("backup", "prune", "--keep-last", "1", "--env", env, *words)
     assert refused.code == 4
     assert len(plain_project.run("backup", "list", "--json").json()["data"]["backups"]) == 2

@@ -327,7 +327,7 @@ def test_a_manifest_that_is_anothers_or_none(remote_project, storage, facts, wor
     assert remote_project.run("restore", "--remote", "--force").code == 1
     outcome = remote_project.run("restore", "--remote", "--file", os.path.basename(key), "--force", "--json")
     assert outcome.code == 1 and words in outcome.json()["error"]["message"]
-    outcome = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--json").ok()
+    outcome = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--force", "--json").ok()
     assert "left alone" in outcome.json()["warnings"][0]
 
 
@@ -350,7 +350,7 @@ def test_prune_keeps_the_newest_good_ones_and_what_is_not_ours(remote_project, s
     storage.put("dev/other/2024-05-01T12:00:00.dump", b"of another database")
     storage.put("prod/app/2024-05-01T12:00:00.dump", b"of another environment")
     storage.put(f"dev/{remote_project.database.name}/notes.txt", b"anything")
-    outcome = remote_project.run("backup", "prune", "--remote", "--keep-last", "2", "--json").ok().json()
+    outcome = remote_project.run("backup", "prune", "--remote", "--keep-last", "2", "--force", "--json").ok().json()
     assert [os.path.basename(key) for key in outcome["data"]["removed"]] == [
         os.path.basename(key) for key in days[2::-1]
     ]
@@ -367,7 +367,7 @@ def test_another_projects_backups_under_the_same_keys(remote_project, storage):
     ours = data["remote"].partition(storage.prefix)[2]
     later = int(time.time()) + 3600
     others = [put_backup(storage, remote_project, later + number, project="another") for number in range(3)]
-    outcome = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--json").ok().json()
+    outcome = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--force", "--json").ok().json()
     assert "3 backups of other projects are left alone" in outcome["warnings"]
     left = {*storage.keys()}
     assert old not in left and {ours, *others} <= left
@@ -381,7 +381,7 @@ def test_another_projects_backups_under_the_same_keys(remote_project, storage):
 def test_prune_keeps_what_restore_takes_behind_a_safety_backup(remote_project, storage):
     old, good = (put_backup(storage, remote_project, NOON + day) for day in range(2))
     safe = put_backup(storage, remote_project, NOON + 2, label="before-restore")
-    outcome = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--json").ok().json()
+    outcome = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--force", "--json").ok().json()
     assert outcome["data"]["kept"] == [os.path.basename(key) for key in (safe, good)]
     left = {*storage.keys()}
     assert old not in left and {good, safe} <= left
@@ -415,7 +415,7 @@ def test_halves_and_unfinished_uploads_go_when_they_are_old(remote_project, stor
     uploading(bytes(5 * 1024 * 1024))
     assert uploading._sending is not None
     uploading._sending._wait()
-    whole = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--json").ok().json()
+    whole = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--force", "--json").ok().json()
     assert whole["data"]["removed"] == []
     assert len([line for line in whole["warnings"] if "left for a day" in line]) == 4
     settings = load_settings(str(remote_project.root), environ={})

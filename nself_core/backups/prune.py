@@ -83,7 +83,7 @@ def plan_prune(folder, settings, database_name, keep):
     warnings += [f"{backup.shown} is not as it was written, and is left alone" for backup in damaged]
     loses = [f"{backup.shown} ({bytes_text(backup.bytes)})" for backup in going]
     data = {"removed": [], "kept": sorted(kept, reverse=True)}
-    return Plan(steps, warnings, f"nothing to remove; {len(kept)} kept", data, loses)
+    return Plan(steps, warnings, f"nothing to remove; {len(kept)} kept", data, loses, asks_everywhere=True)
 
 
 def left_alone(count, words):

@@ -54,7 +54,7 @@ def plan_prune(remote, database_name, keep):
     warnings += [f"{shown} is unfinished, or under way, and is left for a day" for shown in young]
     loses = [f"{backup.shown} ({bytes_text(backup.bytes)})" for backup in going]
     data = {"removed": [], "kept": sorted(kept, reverse=True)}
-    return Plan(steps, warnings, f"nothing to remove; {len(kept)} kept", data, loses)
+    return Plan(steps, warnings, f"nothing to remove; {len(kept)} kept", data, loses, asks_everywhere=True)
 
 
 def _split(remote, found):

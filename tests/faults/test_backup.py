@@ -79,7 +79,7 @@ def check_next(project):
         for name in files:
             os.utime(os.path.join(folder, name), (past, past))
         os.utime(folder, (past, past))
-    project.run("backup", "prune", "--keep-last", "1").ok()
+    project.run("backup", "prune", "--keep-last", "1", "--force").ok()
     assert len([name for name in entries(project) if not name.endswith(".json")]) == 1, entries(project)
 
 

@@ -166,7 +166,7 @@ def test_killed_in_mid_upload(remote_project, storage, between, kill, options):
     for words in (["backup", "list", "--remote"], ["backup", "list"]):
         assert remote_project.run(*words).ok().out.strip() == "no backups"
     assert remote_project.run("restore", "--remote", "--force").code == 1
-    told = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--json").ok().json()
+    told = remote_project.run("backup", "prune", "--remote", "--keep-last", "1", "--force", "--json").ok().json()
     assert len(told["warnings"]) == 1 and "the upload of s3://" in told["warnings"][0]
     check_swept(remote_project, storage)
     assert storage.uploads() == []
