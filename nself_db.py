@@ -861,6 +861,7 @@ def _run(item, path, rest):
 
 
 def _fail(console, context, path, failure):
+    _tell_undisturbed()
     loaded = context._settings if context else None
     dry_run = bool(context and context.args.dry_run)
     return console.emit_failure(failure, path, loaded.env if loaded else None, dry_run, failure.warnings)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import select
 import shutil
+import signal
 import subprocess
 
 import jsonschema
@@ -34,6 +36,7 @@ from nself_core.hasura.unfinished import NOTE
 
 EXPORT = ("hasura", "metadata", "export")
 DIFF = ("hasura", "metadata", "diff")
+STATUS = ("hasura", "git", "status")
 RELOAD = ("hasura", "metadata", "reload")
 BASE = ".nself/hasura-base.json"
 
@@ -701,3 +704,17 @@ def test_files_whose_line_ends_git_turns_are_committed(plain_project, engine, wh
     git(plain_project, "config", "core.autocrlf", "true")
     replace(engine, document(table("authors"), table("posts", select_permissions=[permission("user", "id")])))
     assert checked(plain_project, EXPORT).ok().json()["data"]["written"] == [POSTS_FILE]
+
+
+def test_a_failure_that_is_being_told_is_told_whole_also_at_ctrl_c(plain_project):
+    """More stands in it than a pipe takes that nobody reads; the first word of it is awaited."""
+    git(plain_project, "init", "-q")
+    for number in range(1500):
+        plain_project.write(f"{METADATA}/{number:0200}.yaml", "")
+    process = plain_project.start(*STATUS, env={"HASURA_GRAPHQL_ENDPOINT": "http://127.0.0.1:1"})
+    assert select.select([process.stderr], [], [], 60)[0]
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err[-2000:]
+    assert err.count("untracked") == 1500
+    assert "Traceback" not in err

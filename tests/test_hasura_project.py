@@ -15,6 +15,7 @@ from bed.projects import REPOSITORY
 from nself_core.failures import FileFailure
 from nself_core.guard.requirements import narrow, requirements
 from nself_core.hasura.project import read_local_metadata
+from nself_core.hasura.unfinished import write_note
 
 
 def tables_of(local):
@@ -149,3 +150,13 @@ def test_real_trees_are_read_and_understood(tmp_path, project):
     assert len(tables) >= 3
     assert {(need.schema, need.table) for need in needed if need.kind in ("column", "relationship")} <= tables
     assert narrow(needed, requirements(local.document)) == needed
+
+
+def test_what_an_ended_export_left_is_nothing_to_go_by(tmp_path):
+    """The guard then goes by all that is live."""
+    folder = write_tree(tmp_path, tables="- table: {schema: public, name: a}\n")
+    assert tables_of(read_local_metadata(folder)) == {("public", "a")}
+    write_note(folder, {"tables.yaml": ("before", "wanted")})
+    local = read_local_metadata(folder)
+    assert local.document is None
+    assert "ended before it had written all files" in local.reason

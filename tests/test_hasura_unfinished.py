@@ -23,7 +23,7 @@ from nself_core.hasura.comparison import Live
 from nself_core.hasura.project import SETTING
 from nself_core.hasura.sync import plan_export, read_files
 from nself_core.hasura.synced import Base, Synced, read_synced
-from nself_core.hasura.tree_writer import Recorded
+from nself_core.hasura.tree_writer import Change, Recorded, Seen
 from nself_core.hasura.unfinished import NOTE, joined, read_whole, tree_lock, write_note
 
 CALLS = ("mkdir", "replace", "unlink", "rmdir", "fsync")
@@ -244,6 +244,37 @@ def test_a_run_that_is_interrupted_leaves_the_note_where_it_has_changed_somethin
         else:
             break
     assert number > 5
+
+
+def test_a_plan_is_not_carried_out_where_another_run_was_ended_meanwhile(root):
+    """It would leave some of that one's files, and take away what tells of them."""
+    restore, plans = keep(root), [works_of(root, THIRD), works_of(root, FIRST)]
+    mixed(root)
+    half = tree_of(root) / NOTE
+    for works in (*plans, [work._replace(seen=Seen({}, {})) for work in plans[0] if isinstance(work, Change)]):
+        if any(isinstance(work, Change) for work in works):
+            with pytest.raises(FileFailure, match="another run was ended here meanwhile"):
+                tree_writer.perform(str(root), works)
+        assert half.exists()
+        assert read(root) is None
+    restore()
+
+
+def test_a_plan_is_not_carried_out_where_another_run_has_written_what_it_leaves(root):
+    other = document(table("a"), table("b"), table("c", is_enum=True))
+    works = works_of(root, document(*FIRST["sources"][0]["tables"][:1], table("b", is_enum=True), table("c")))
+    write(root, document(*FIRST["sources"][0]["tables"], network={"tls_allowlist": [{"host": "x"}]}))
+    write(root, other)
+    with pytest.raises(FileFailure, match="changed meanwhile"):
+        tree_writer.perform(str(root), works)
+    assert same(read(root), other)
+
+
+def test_two_runs_with_the_same_plan_both_end_well(root):
+    first, second = works_of(root, SECOND), works_of(root, SECOND)
+    tree_writer.perform(str(root), first)
+    assert tree_writer.perform(str(root), second).data["written"] == []
+    assert same(read(root), SECOND)
 
 
 # The note.

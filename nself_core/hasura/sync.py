@@ -20,7 +20,7 @@ from nself_core.hasura.merge import merge
 from nself_core.hasura.project import find_metadata, is_tree
 from nself_core.hasura.synced import FILE, Base, read_synced
 from nself_core.hasura.tree import kind_there, read_tree
-from nself_core.hasura.tree_writer import Change, Recorded, Settled, digest, is_ours
+from nself_core.hasura.tree_writer import Change, Recorded, Seen, Settled, digest, is_ours
 from nself_core.hasura.unfinished import folder_of, is_single, lacks_last, read_note, tree_lock
 from nself_core.plan import Plan, Step
 
@@ -169,7 +169,11 @@ def _single(files, document):
 
 def change_of(files, action):
     """The Change that an export.Write or Remove of the tree is."""
-    return Change(files.folder, f"{files.shown}/{action.file}", action)
+    return Change(files.folder, f"{files.shown}/{action.file}", action, seen=_seen(files))
+
+
+def _seen(files):
+    return Seen(files.note, files.local.tree.files if files.local else {})
 
 
 def _leftovers(files):
@@ -199,7 +203,7 @@ def _plan(files, changes, unsaved, record, live):
     steps = file_steps(changes, unsaved)
     if files.note and not changes:
         title = f"take away the note of a run that was ended in {files.shown}"
-        steps.append(Step("tree", title, work=Settled(files.folder, f"{files.shown}/")))
+        steps.append(Step("tree", title, work=Settled(files.folder, f"{files.shown}/", _seen(files))))
     if record is not None and not _is_recorded(files.synced, record):
         title = f"record the metadata of {live.where} as the last synced state in {FILE}"
         steps.append(Step("tree", title, work=record))

@@ -10,6 +10,7 @@ import os
 import time
 from collections import namedtuple
 
+from nself_core.failures import FileFailure
 from nself_core.hasura import unfinished
 from nself_core.hasura.export import Remove, Write, path_of, read_bytes, text_of, text_there
 from nself_core.hasura.project import find_metadata
@@ -17,13 +18,18 @@ from nself_core.hasura.synced import FOLDER, Locked, read_synced, text_digest, w
 from nself_core.hasura.write_files import apply_files, check_files, check_unchanged, sweep
 from nself_core.output import Report
 
+Seen = namedtuple("Seen", "note files")
+Seen.__doc__ = """What a plan was made of: the `note` that lay in the tree, and the text of each of its `files`."""
+NOTHING = Seen({}, {})
 
-class Change(namedtuple("Change", "folder shown action keep is_fix", defaults=(False, False))):
+
+class Change(namedtuple("Change", "folder shown action keep is_fix seen", defaults=(False, False, NOTHING))):
     """A file that is written or removed.
 
     Fields: the tree's `folder`; the file's path as `shown` to people, from the project's root; the `action`, an
     export.Write or Remove; `keep`, whether a copy of its present text is kept; `is_fix`, whether it is lint's: then
-    each file means afterwards what it meant, and is a person's edit unless it was an export's.
+    each file means afterwards what it meant, and is a person's edit unless it was an export's; what the plan was made
+    of, as `seen`.
     """
 
     __slots__ = ()
@@ -46,7 +52,7 @@ class Change(namedtuple("Change", "folder shown action keep is_fix", defaults=(F
 
 Recorded = namedtuple("Recorded", "env base")
 Recorded.__doc__ = "An environment's synced.Base that is to be kept."
-Settled = namedtuple("Settled", "folder shown")
+Settled = namedtuple("Settled", "folder shown seen")
 Settled.__doc__ = "That a tree's note of a run which was ended counts no more: its files are as the engine has them."
 
 COPIES = f"{FOLDER}/hasura-copies"
@@ -93,10 +99,10 @@ def _make_tree(folder):
 
 def _perform(root, files, records):
     synced = read_synced(root)
-    changes = [work for work in files if isinstance(work, Change) and _now(work.folder, work.file) != work.text]
+    changes = [work for work in files if isinstance(work, Change) and text_there(work.folder, work.file) != work.text]
     copies: list = []
     if files:
-        copies = _write_tree(root, synced, files[0], changes, records)
+        copies = _write_tree(root, synced, files, changes, records)
     for record in records:
         synced.keep(record.env, record.base)
     synced.save()
@@ -105,13 +111,15 @@ def _perform(root, files, records):
     return _report(changes, copies, records)
 
 
-def _write_tree(root, synced, first, changes, records):
-    """Write the Changes of a tree; returns the copies that were kept. Its note lies there afterwards.
+def _write_tree(root, synced, files, changes, records):
+    """Write those `changes` of a plan's `files` that are not there yet; returns the copies that were kept.
 
-    Argument: `first`, a Change or Settled, which says where the tree is.
+    The note lies in the tree afterwards.
     """
+    first = files[0]
     folder, prefix = first.folder, first.shown.removesuffix(first.file if isinstance(first, Change) else "")
     note = unfinished.read_note(folder)
+    _check_seen(first, note, {work.file for work in files if isinstance(work, Change)})
     sweep([path_of(folder, file) for file in (unfinished.NOTE, *note, *(change.file for change in changes))])
     present = _digests(folder, note)
     for file in note:
@@ -135,6 +143,19 @@ def _write_tree(root, synced, first, changes, records):
     return copies
 
 
+def _check_seen(first, note, planned):
+    """Raise FileFailure where the tree is no longer what the plan was made of: what it leaves as it is has changed.
+
+    Arguments: `note`, the tree's now; `planned`, the files that are written or removed, which are looked at by others.
+    """
+    if note != first.seen.note:
+        raise FileFailure("another run was ended here meanwhile, so nothing was written", "run the command again",
+                          file=path_of(first.folder, unfinished.NOTE))  # fmt: skip
+    for file, text in first.seen.files.items():
+        if file not in planned:
+            check_unchanged(first.folder, Write(file, text, text), text_there(first.folder, file))
+
+
 def _mark(synced, shown, digest, is_wanted):
     """Note what an export or a pull wrote into a file, or that it removed it, unless what is there is a person's."""
     if is_wanted and digest is not None:
@@ -143,13 +164,11 @@ def _mark(synced, shown, digest, is_wanted):
         synced.written.pop(shown, None)
 
 
-def _now(folder, file):
-    return text_there(folder, file)
-
-
 def _digests(folder, files):
     """The digest of each of a tree's files as it is now; of one that is no regular file there is none."""
-    return {file: text_digest(_now(folder, file)) if os.path.isfile(path_of(folder, file)) else None for file in files}
+    return {
+        file: text_digest(text_there(folder, file)) if os.path.isfile(path_of(folder, file)) else None for file in files
+    }
 
 
 def _forget_untouched(folder, run):
