@@ -32,8 +32,8 @@ class Pooler:
     """A running pgbouncer: connect to `port` of 127.0.0.1 with the cluster's user and password.
 
     Arguments: `cluster`, reached by TCP; `pool_mode`, transaction, session or statement; `pool_size`, server
-    connections a database; `ignored`, start-up parameters it drops instead of refusing the connection; `listen`, the
-    addresses it listens on, "*" for all.
+    connections a database; `ignored`, start-up parameters it drops instead of refusing the connection; `listen`, its
+    addresses, 127.0.0.1 among them.
     """
 
     def __init__(self, session, cluster, pool_mode, *, pool_size=5, ignored="extra_float_digits,options",
