@@ -34,6 +34,9 @@ NO_READER = (
 SQL_READER_FACTS = """
 SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = :reader) AS there,
        (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER) AS superuser,
+       CURRENT_USER::text AS "user",
+       (SELECT pg_catalog.pg_has_role(CURRENT_USER, oid, 'MEMBER WITH ADMIN OPTION')
+        FROM pg_catalog.pg_roles WHERE rolname = 'pg_read_all_data') AS grants,
        pg_catalog.current_setting('server_version_num')::int AS version, pg_catalog.current_database() AS database
 """
 SQL_IS_SUPERUSER = "SELECT rolsuper AS superuser FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER"
@@ -213,11 +216,17 @@ def prompt_arguments(settings, mode):
 def plan_reader(database, command, writes):
     """The Plan that makes the reader role: it may log in and read everything, and nothing else.
 
-    Raises UsageFailure where the command line also asks for something to run (`command`) or to write (`writes`).
+    Raises UsageFailure where the command line also asks for something to run (`command`) or to write (`writes`), and
+    Failure where this login may not let another read everything.
     """
     if command is not None or writes:
         raise UsageFailure("--install-reader makes a role, and runs nothing else", "give it alone")
     facts = database.rows(SQL_READER_FACTS, reader=READER)[0]
+    if facts["version"] >= 160000 and not facts["grants"]:  # until then CREATEROLE was enough
+        raise Failure(
+            f"{facts['user']} may not grant pg_read_all_data, by which {READER} reads every table",
+            f"a superuser lets it: GRANT pg_read_all_data TO {identifier(facts['user'])} WITH ADMIN OPTION",
+        )
     texts = sql_reader(facts, _schemas(database))
     loses = (f"login role {READER} is made; it may read every table of database {facts['database']}",)
     step = Step("reader", f"make the login role {READER}", ";\n".join(texts) + ";", "transaction", True, texts)

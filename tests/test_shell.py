@@ -631,19 +631,28 @@ def test_a_reader_that_was_made_too_mighty_is_cut_down(with_reader):
     assert [*with_reader.database.admin(row)[0].values()] == [False, False, True]
 
 
-@pytest.mark.servers("url-psql-15")
-def test_an_owner_who_is_no_superuser_may_install_it_twice(with_reader):
+@pytest.fixture
+def by_chief(with_reader):
+    """with_reader, whose login `chief` makes roles and is no superuser."""
     admin = with_reader.database.admin
-    admin("CREATE ROLE chief LOGIN CREATEROLE PASSWORD 'chief'")
-    try:
-        admin(f'GRANT ALL ON DATABASE "{with_reader.database.name}" TO chief WITH GRANT OPTION')
-        url = with_reader.database.server.cluster.url(with_reader.database.name, user="chief", password="chief")
-        with_reader.write_env({**with_reader.database.settings, "NSELF_DB_URL": url})
-        install(with_reader)
-        install(with_reader)
-        assert data(with_reader, "SELECT current_user::text AS u, count(*) FROM t")["rows"] == [["nself_reader", 2]]
-    finally:
-        admin("DROP OWNED BY chief, nself_reader CASCADE; DROP ROLE chief, nself_reader")
+    admin("CREATE ROLE chief LOGIN CREATEROLE PASSWORD 'his word'")
+    admin(f'GRANT ALL ON DATABASE "{with_reader.database.name}" TO chief WITH GRANT OPTION')
+    url = with_reader.database.server.cluster.url(with_reader.database.name, user="chief", password="his word")
+    with_reader.write_env({**with_reader.database.settings, "NSELF_DB_URL": url})
+    yield with_reader
+    admin("DROP OWNED BY chief CASCADE; DROP ROLE IF EXISTS nself_reader; DROP ROLE chief")
+
+
+@pytest.mark.servers("url-psql-15", "url-psql-16")
+def test_an_owner_who_is_no_superuser_may_install_it_twice(by_chief, server):
+    if server.version > 15:
+        outcome = by_chief.run("shell", "--install-reader", "--force")
+        assert outcome.code == 1 and "error: chief may not grant pg_read_all_data" in outcome.err
+        assert 'hint: a superuser lets it: GRANT pg_read_all_data TO "chief" WITH ADMIN OPTION' in outcome.err
+        by_chief.database.admin("GRANT pg_read_all_data TO chief WITH ADMIN OPTION")
+    install(by_chief)
+    install(by_chief)
+    assert data(by_chief, "SELECT current_user::text AS u, count(*) FROM t")["rows"] == [["nself_reader", 2]]
 
 
 @pytest.mark.servers("url-psql-13")
