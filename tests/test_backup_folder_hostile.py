@@ -73,6 +73,16 @@ def test_a_backup_whose_manifest_lacks_facts_is_damaged_and_not_restored(plain_p
     assert databases(plain_project) == []
 
 
+@pytest.mark.servers("container-15")
+@pytest.mark.parametrize("fact", ["size_bytes", "server_version"])
+def test_what_is_asked_of_a_containers_disk_needs_such_a_fact(fact, project):
+    backup(project)
+    copy_of(project, time.time() + 1, **{fact: None})
+    for words in ([], ["--in-place"], ["--jobs", "2"]):
+        refused = project.run("restore", "--force", *words)
+        assert refused.code == 1 and f"does not say its {fact}" in refused.err, refused
+
+
 # What is no file.
 
 
@@ -111,7 +121,7 @@ def test_a_newer_backup_whose_manifest_is_damaged_is_passed_over_and_told_before
     assert [f".nself-backups/{newer.name} is newer, and passed over: its manifest is absent or damaged"] == (
         asked.json()["warnings"]
     )
-    assert asked.err.index("warning: ") < asked.err.index("this destroys data")
+    assert asked.err.index("warning: ") < asked.err.index("this destroys or replaces data")
     assert "passed over" not in plain_project.run("restore", "--file", newer.name).err
 
 
@@ -121,7 +131,7 @@ def test_a_warning_before_consent_is_told_once(plain_project):
     (plain_project.root / ".nself-backups" / f"{name}.json").unlink()
     outcome = plain_project.run("restore", "--force", "--no-safety-backup", "--file", name).ok()
     assert outcome.err.count("has no manifest") == 1
-    assert outcome.err.index("has no manifest") < outcome.err.index("This cannot be undone")
+    assert outcome.err.index("has no manifest") < outcome.err.index("This destroys or replaces data")
     plain_project.run("restore", "--clean", "--force").ok()
 
 

@@ -16,7 +16,7 @@ from nself_core.backups.manifest import check_connections, check_restorable, rea
 from nself_core.backups.names import MANIFEST, SAFETY_LABEL
 from nself_core.backups.pooler import is_enabled
 from nself_core.backups.room import refuse_full
-from nself_core.backups.verify import DAMAGED, GOOD, examine
+from nself_core.backups.verify import DAMAGED, GOOD, examine, misshapen
 from nself_core.bookkeeping.lock import take_lock
 from nself_core.bookkeeping.protection import refuse_protected
 from nself_core.failures import CheckFailed, Failure, LockHeld, SqlFailure, UsageFailure
@@ -75,11 +75,10 @@ def check(database, backup, facts, jobs=None, is_here=True):
     """
     state, reason = examine(database, backup, jobs or 1) if is_here else (GOOD, None)
     if state == DAMAGED:
-        raise CheckFailed(f"the backup is damaged: {reason}", "choose another one with --file", file=backup.shown)
+        raise _damaged(backup, reason)
     manifest = backup.manifest
     if manifest is None:
         return [f"{backup.shown} has no manifest: it was read whole, but nothing says what it should be"]
-    check_restorable(manifest, backup.shown + MANIFEST)
     if manifest["server_version"] // 10000 > facts["server_version"] // 10000:
         raise CheckFailed(
             f"the backup is of Postgres {manifest['server']}, and this server is {facts['server']}",
@@ -87,6 +86,19 @@ def check(database, backup, facts, jobs=None, is_here=True):
             file=backup.shown,
         )
     return [*_still_to_come(backup), *_differences(manifest, facts)]
+
+
+def _refuse_misshapen(backup, is_here):
+    """Raise CheckFailed, or FileFailure, for what is no backup without that its bytes are looked at."""
+    reason = misshapen(backup) if is_here else None
+    if reason:
+        raise _damaged(backup, reason)
+    if backup.manifest:
+        check_restorable(backup.manifest, backup.shown + MANIFEST)
+
+
+def _damaged(backup, reason):
+    return CheckFailed(f"the backup is damaged: {reason}", "choose another one with --file", file=backup.shown)
 
 
 def _still_to_come(backup):
@@ -116,7 +128,8 @@ def plan_restore(database, backup, facts, jobs, safety, inside=False, is_here=Tr
     if not inside:
         in_place.refuse_beside(database)
     name = facts["database"]
-    refuse_full(database, backup, jobs, inside, facts["server_version"])
+    _refuse_misshapen(backup, is_here)
+    refuse_full(database, backup, jobs, inside, facts["server_version"])  # to read it may want a copy of it, too
     warnings = [*check(database, backup, facts, jobs, is_here), *_left_behind(database, name)]
     losses = _losses(database, backup, facts, inside)
     if inside:

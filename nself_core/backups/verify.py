@@ -74,15 +74,27 @@ def _summary(rows, damaged):
     return f"{told} read whole" if rows else "no backups"
 
 
-def examine(database, backup, jobs=1):
-    """(state, reason or None) of one Backup. Argument: `jobs`, how many processes may read it at once."""
+def misshapen(backup):
+    """Why a Backup is none, as far as what it is on the disk and its manifest tell, or None."""
     wanted, is_it = ("a folder", os.path.isdir) if backup.name.format == DIRECTORY else ("a file", os.path.isfile)
     if not is_it(backup.path):  # to read a pipe or a device may take for ever
-        return DAMAGED, f"it should be {wanted}, and is not"
+        return f"it should be {wanted}, and is not"
     try:
         manifest = read_manifest(backup.path)
         if manifest:
             check_restorable(manifest, backup.path + MANIFEST, SEALED)
+    except FileFailure as failure:
+        return f"{failure.message}: {os.path.basename(failure.file)}"
+    return None
+
+
+def examine(database, backup, jobs=1):
+    """(state, reason or None) of one Backup. Argument: `jobs`, how many processes may read it at once."""
+    reason = misshapen(backup)
+    if reason:
+        return DAMAGED, reason
+    try:
+        manifest = read_manifest(backup.path)
         size, digest = folders.measure(backup.path)
     except FileFailure as failure:
         return DAMAGED, f"{failure.message}: {os.path.basename(failure.file)}"
