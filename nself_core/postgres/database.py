@@ -65,16 +65,16 @@ class Database:
             self._reach = find_reach(self.settings, self._driver)
         return self._reach
 
-    def sibling(self, name, parameters=None):
+    def sibling(self, name, parameters=NO_PARAMETERS):
         """Another database of the same server, with a session of its own.
 
-        Argument: `parameters`, server settings by name for all its sessions and programs, by default those of this one.
+        Argument: `parameters`, server settings by name for all its sessions and programs, beside those of this one.
         """
         other = Database(self.settings, "", self.on_statement, self._driver)
         other.application = self.application
         other.shows_own = True
         other._reach = self.reach.for_database(name)
-        other._parameters = self._parameters if parameters is None else parameters
+        other._parameters = {**self._parameters, **parameters}
         return other
 
     @property
