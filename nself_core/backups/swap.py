@@ -179,11 +179,14 @@ def sql_swap(present, new, aside):
     """The statements by which `new` becomes `present` and what was there becomes `aside`; sent as one message.
 
     The first COMMIT stands where it does because sessions see a database closed only once that is committed. From there
-    on the server lets connections in again by itself where it fails: whoever has sent this may be gone by then.
+    on the server lets connections in again by itself where it fails: whoever has sent this may be gone by then. And it
+    has nothing to tell him before the end, where each COMMIT would warn that none was begun: it would find him gone,
+    and stop with the database closed.
     """
     opened = literal(sql_open(present))
     return (
         f"SELECT pg_catalog.set_config('{FAILED}', '', false)",
+        "SELECT pg_catalog.set_config('client_min_messages', 'error', false)",
         f"ALTER DATABASE {identifier(present)} WITH ALLOW_CONNECTIONS false",
         "COMMIT",
         "DO "
