@@ -18,7 +18,8 @@ from .session import remove_folder
 # Every behaviour is tested over every way to a server; the versions are tested with what could differ between them.
 FULL_PASS = ("container-15", "url-psycopg-17", "url-psql-17", "embedded-18")
 VERSION_MATRIX = (
-    *(f"{kind}-{version}" for version in range(13, 19) for kind in ("container", "url-psycopg", "url-psql")),
+    *(f"{kind}-{version}" for version in range(13, 19) for kind in ("container", "url-psycopg")),
+    *(f"url-psql-{version}" for version in (13, 15, 17, 18)),
     "embedded-16",
     "embedded-18",
 )
