@@ -61,9 +61,10 @@ class Proxy:
 
     def drop_all(self):
         """Cut every connection that is open now; returns when they are."""
-        for connection in self._connections:
+        dropped = [*self._connections]  # who is cut may connect anew at once, and is not waited for
+        for connection in dropped:
             connection.dropped = True
-        for connection in self._connections:
+        for connection in dropped:
             connection.thread.join(10)
 
     def close(self):
