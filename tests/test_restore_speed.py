@@ -7,7 +7,7 @@ import os
 import pytest
 from bed.bookkeeping import values
 from bed.local_processes import wait_until
-from test_restore import backup, filled, plain_filled  # noqa: F401 - a fixture
+from test_restore import backup, drop_beside, filled
 
 from nself_core.backups import load
 
@@ -24,6 +24,12 @@ CREATE FUNCTION wanted(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$BEGIN
 END$f$;
 CREATE INDEX ON parent (wanted(id));
 """
+
+
+@pytest.fixture
+def plain_filled(plain_project):
+    yield filled(plain_project)
+    drop_beside(plain_project)
 
 
 class Memory:
@@ -55,7 +61,7 @@ def test_jobs_that_take_all_processors_leave_none_for_parallel_workers(processor
     [("maintenance_work_mem", "128MB", []), ("max_parallel_maintenance_workers", "0", ["--jobs", ALL_JOBS])],
     ids=["memory", "workers"],
 )
-def test_the_load_is_given_them_and_the_database_keeps_none(name, value, options, plain_filled):  # noqa: F811
+def test_the_load_is_given_them_and_the_database_keeps_none(name, value, options, plain_filled):
     plain_filled.database.admin(WANTED.format(name=name, value=value))
     before = values(plain_filled, f"SHOW {name}")
     backup(plain_filled)
@@ -75,7 +81,7 @@ def analyzed(project):
 
 
 @pytest.mark.parametrize("jobs", ["1", "2", "7"])
-def test_every_table_is_analyzed_once(jobs, plain_filled):  # noqa: F811
+def test_every_table_is_analyzed_once(jobs, plain_filled):
     plain_filled.database.admin("CREATE TABLE more (i int) PARTITION BY LIST (i); CREATE TABLE less PARTITION OF more "
                                 "DEFAULT PARTITION BY LIST (i); CREATE TABLE least PARTITION OF less DEFAULT; "
                                 "INSERT INTO more SELECT generate_series(1, 9)")  # fmt: skip
@@ -98,7 +104,7 @@ def test_several_sessions_analyze_over_every_way(project):
     project.run("restore", "--clean", "--force").ok()
 
 
-def test_verbose_says_what_runs(plain_filled):  # noqa: F811
+def test_verbose_says_what_runs(plain_filled):
     backup(plain_filled)
     outcome = plain_filled.run("restore", "--force", "--no-safety-backup", "--jobs", "2", "--verbose").ok()
     assert outcome.err.count("ANALYZE") == 1

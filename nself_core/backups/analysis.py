@@ -45,12 +45,17 @@ def _work(database, names, failures):
     """Analyze the last of `names`, and take it off, until there is none left; in a thread and a session of its own."""
     database.shows_own = False
     try:
-        while names:
-            database.execute(f"ANALYZE {names.pop()}")
-    except IndexError:
-        pass  # another has taken the last
+        while name := _take(names):
+            database.execute(f"ANALYZE {name}")
     except Exception as failure:
         failures.append(failure)
         names.clear()
     finally:
         database.close()
+
+
+def _take(names):
+    try:
+        return names.pop()
+    except IndexError:  # to ask first would not do: another may take the last in between
+        return None

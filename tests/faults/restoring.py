@@ -85,6 +85,16 @@ def check_next(project, left):
     assert beside(project) == []
 
 
+def check_stopped(project, outcome):
+    """A restore whose server stopped before the swap has named what it left, and the next one works."""
+    assert outcome.code == 2, repr(outcome)
+    assert "Traceback" not in outcome.err
+    left = beside(project)
+    assert all(name in outcome.err for name in left), repr(outcome)
+    check_present(project)
+    check_next(project, left)
+
+
 @contextlib.contextmanager
 def held(project, phase, *options):
     """A restore that waits in its `phase`; gives the process."""

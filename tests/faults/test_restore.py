@@ -32,6 +32,7 @@ from .restoring import (
     beside,
     check_next,
     check_present,
+    check_stopped,
     held,
     held_in_the_swap,
     of_server,
@@ -492,12 +493,7 @@ def test_stopped_container(ready, own_container, phase, end):
         getattr(own_container, end)()
         outcome = outcome_of(process)
         own_container.start()
-    assert outcome.code == 2, repr(outcome)
-    assert "Traceback" not in outcome.err
-    left = beside(project)
-    assert all(name in outcome.err for name in left), repr(outcome)
-    check_present(project)
-    check_next(project, left)
+    check_stopped(project, outcome)
 
 
 @pytest.mark.parametrize("options", [[], ["--in-place"]], ids=str)
